@@ -1,0 +1,114 @@
+"""Frozen configuration dataclasses and the model presets.
+
+Everything that a component needs to know is one small dataclass; a checkpoint stores them as JSON. Derived values
+are properties, and `__post_init__` only checks.
+
+Source: Reed et al. 2022, "A Generalist Agent", Table 5 for the `gato-*` presets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from gato_lite.names import unknown_name
+
+LeafKind = Literal["text", "image", "chunks", "bins", "integer"]
+
+CHUNK_WIDTH: Final = 32
+"""Scalars in one chunk token."""
+MAX_CHANNELS: Final = 4
+"""Channels of the widest patch (RGBA)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSpec:
+    """How one task's observations become tokens, where the default read off its space is not the best."""
+
+    kinds: tuple[tuple[str, LeafKind], ...] = ()
+    """(leaf path, kind) pairs that override what the space suggests."""
+    leaves: tuple[str, ...] | None = None
+    """Paths of the observation leaves to keep, the others are dropped; None keeps all."""
+    once: tuple[str, ...] = ()
+    """Paths of leaves written in a window's first timestep and then only when their value changes."""
+    patch_size: int = 16
+    """Side of a square patch in pixels, at most the model's own."""
+    pixel_high: tuple[int, ...] | None = None
+    """Largest raw value of each channel, scaled to 255 (symbolic grids); None means pixels are used as they are."""
+    separator: bool = False
+    """Whether a separator token stands between observation and action (GATO section 2.1)."""
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1 pixel, got patch_size={self.patch_size}")
+        if self.pixel_high is not None and any(not 1 <= high <= 255 for high in self.pixel_high):
+            raise ValueError(f"pixel_high must be in 1..255 for every channel, got {self.pixel_high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatoConfig:
+    """Shape of one model.
+
+    Example:
+        >>> GatoConfig.preset("gato-364m").d_model
+        1536
+    """
+
+    n_layer: int
+    """Transformer blocks."""
+    n_head: int
+    """Attention heads of each block."""
+    d_model: int
+    """Width of the residual stream."""
+    d_ff: int
+    """Width of the feed-forward layer."""
+    context_length: int = 1024
+    """Longest document in tokens."""
+    patch_encoder: Literal["mlp", "linear", "resnet"] = "mlp"
+    """Network that embeds a patch: one hidden layer, ViT's projection, or GATO's residual block."""
+    patch_size: int = 16
+    """Side of the largest patch in pixels."""
+    d_encoder: int = 256
+    """Hidden width of the patch and chunk encoders."""
+    n_local: int = 512
+    """Local indices with an embedding of their own; later places in an observation share the last."""
+    vocab_size: int = 6148
+    """Token ids, those of the shipped vocabulary by default."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "d_model", "d_ff", "context_length", "patch_size", "d_encoder", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
+        if self.d_model % self.n_head:
+            raise ValueError(
+                f"d_model must be divisible by n_head, got d_model={self.d_model}, n_head={self.n_head}"
+            )
+        if self.d_head % 2:
+            raise ValueError(f"the head size must be even for rotary positions, got d_model/n_head={self.d_head}")
+
+    @property
+    def d_head(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_head
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> GatoConfig:
+        """The preset called `name`, with `changes` to its fields.
+
+        Raises:
+            ValueError: no preset has that name; the message lists the closest.
+        """
+        if name not in PRESETS:
+            raise ValueError(unknown_name("preset", name, PRESETS))
+        return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+
+
+PRESETS: Final[dict[str, GatoConfig]] = {
+    "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512),
+    "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024),
+    "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536),
+    "gato-79m": GatoConfig(n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet"),
+    "gato-364m": GatoConfig(n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet"),
+    "gato-1.18b": GatoConfig(n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet"),
+}
+"""Presets; layers, heads and widths of the `gato-*` ones are the paper's (Table 5)."""
