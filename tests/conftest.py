@@ -1,0 +1,16 @@
+"""What every test runs under: shapes and types checked, one thread, properties drawn the same each time."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models here are tiny, and so are the machines
+
+# Every function and dataclass of ours checks its annotations, array shapes included. It comes before their import.
+install_import_hook("gato_lite", "beartype.beartype")
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
