@@ -1,0 +1,45 @@
+"""Images ↔ patches: square patches in raster order, pixels as they are.
+
+Patches at the right and lower edge hold only the pixels that exist, so nothing is padded and the way back is exact.
+
+Source: Reed et al. 2022, section 2.1 (16×16 patches in raster order) and appendix C.3 (position intervals).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+class PatchGrid:
+    """How images of one size are cut into patches."""
+
+    def __init__(self, height: int, width: int, channels: int, patch_size: int) -> None:
+        rows = [(r, min(r + patch_size, height)) for r in range(0, height, patch_size)]
+        columns = [(c, min(c + patch_size, width)) for c in range(0, width, patch_size)]
+        cells = [(r, s, c, d) for r, s in rows for c, d in columns]
+        self.shape: Final = (height, width, channels)
+        self.n_patches: Final = len(cells)
+        self.n_pixels: Final = height * width * channels
+        self.shapes: Final = np.array([(s - r, d - c, channels) for r, s, c, d in cells], np.int16).reshape(-1, 3)
+        """(P, 3) height, width, channels of each patch."""
+        ends = np.array(cells, np.float64).reshape(-1, 4) / [height, height, width, width]
+        self.intervals: Final = ends.astype(np.float32)
+        """(P, 4) first row, last row, first column, last column of each patch as a share of the image."""
+        index = np.arange(self.n_pixels, dtype=np.int64).reshape(self.shape)  # (H, W, C)
+        order = [index[r:s, c:d].reshape(-1) for r, s, c, d in cells]
+        self._order: Final = np.concatenate(order) if order else index.reshape(-1)
+        self._inverse: Final = np.argsort(self._order)
+        self._is_whole: Final = self.n_patches == 1
+
+    def split(self, images: UInt8[np.ndarray, "N *S"]) -> UInt8[np.ndarray, "N L"]:
+        """The pixels of every image patch by patch, each patch (height, width, channels) in C order."""
+        flat = images.reshape(len(images), self.n_pixels)  # (N, L)
+        return flat if self._is_whole else flat[:, self._order]
+
+    def join(self, pixels: UInt8[np.ndarray, "N L"]) -> UInt8[np.ndarray, "N H W C"]:
+        """The images that `split` cut."""
+        flat = pixels if self._is_whole else pixels[:, self._inverse]
+        return flat.reshape(len(pixels), *self.shape)  # (N, H, W, C)
