@@ -1,0 +1,261 @@
+"""Datasets on disk: a folder of `dataset.json` and `part-*.parquet`, of episodes ("control") or of documents.
+
+    dataset = Dataset.open("data/CartPole")
+    episodes = dataset.read_part(0)                       # typed columns by leaf path
+    lengths = dataset.lengths()                           # an index of all episodes, read without their values
+
+Any Parquet reader opens the parts. Columns of a control part are `observation/<path>` and `action/<path>` (just
+`observation` and `action` for a bare space), `reward`, `terminated`, `truncated`, `seed`, `length`, `success`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Int64
+
+from gato_lite.envs.columns import BadValue, column_name, stack
+from gato_lite.envs.episodes import Episodes
+from gato_lite.envs.folder import FolderLock, claim, replacing
+from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
+from gato_lite.envs.parts import (
+    Document,
+    describe,
+    part_name,
+    read_document_rows,
+    read_episodes,
+    read_lengths,
+    sides,
+    write_document_rows,
+)
+from gato_lite.spaces import AnySpace, leaf_spaces, space_from_json
+
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "DatasetInfo",
+    "Document",
+    "Episodes",
+    "Part",
+    "Spec",
+    "check",
+    "write_documents",
+    "write_info",
+]
+
+_DOCUMENTS_IN_PART = 2000
+
+
+class Dataset:
+    """A dataset folder that is open for reading; nothing of it is changed."""
+
+    def __init__(self, path: Path, info: DatasetInfo) -> None:
+        self.path = path
+        self.info = info
+        self._spaces: tuple[AnySpace, AnySpace] | None = None
+        if info.observation_space is not None and info.action_space is not None:
+            self._spaces = space_from_json(info.observation_space), space_from_json(info.action_space)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The dataset in the folder `path`: its JSON is checked, and that every part is there with its size.
+
+        Raises:
+            DatasetError: which file is missing, damaged or of a later version, what was expected and found.
+        """
+        path = Path(path)
+        info = read_info(path)
+        try:
+            dataset = cls(path, info)
+        except ValueError as error:
+            raise DatasetError(f"{path / INFO_FILE}: {error}") from error
+        for part in info.parts:
+            file = path / part.file
+            found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
+            if found != f"{part.size} bytes":
+                raise DatasetError(f"{file}: expected {part.size} bytes, found {found}")
+        return dataset
+
+    @property
+    def n_parts(self) -> int:
+        """Parquet files."""
+        return len(self.info.parts)
+
+    @property
+    def observation_space(self) -> AnySpace:
+        """Space of the observations of a control dataset."""
+        return self._control_spaces()[0]
+
+    @property
+    def action_space(self) -> AnySpace:
+        """Space of the actions of a control dataset."""
+        return self._control_spaces()[1]
+
+    def read_part(self, index: int) -> Episodes:
+        """The episodes of one part of a control dataset; page checksums are verified, arrays are read-only.
+
+        Raises:
+            DatasetError: the file is damaged, or holds another number of rows or timesteps than it should.
+        """
+        part = self.info.parts[index]
+        episodes = read_episodes(self.path / part.file, *self._control_spaces())
+        self._expect(part, len(episodes), int(episodes.lengths.sum()))
+        return episodes
+
+    def lengths(self) -> Int64[np.ndarray, " E"]:
+        """Timesteps of every episode, in the order of the parts."""
+        self._control_spaces()
+        runs = [read_lengths(self.path / part.file) for part in self.info.parts]
+        return np.concatenate([np.zeros(0, np.int64), *runs])
+
+    def read_documents(self, split: str | None = None) -> list[Document]:
+        """The documents of `split` ("train", "test"), or all of them."""
+        return [row for index in range(self.n_parts) for row in self._documents(index) if split in {None, row.split}]
+
+    def _documents(self, index: int) -> list[Document]:
+        if self.info.kind != "documents":
+            raise ValueError(f"{self.path}: expected a dataset of documents, got kind={self.info.kind!r}")
+        part = self.info.parts[index]
+        rows = read_document_rows(self.path / part.file)
+        self._expect(part, len(rows), 0)
+        return rows
+
+    def _control_spaces(self) -> tuple[AnySpace, AnySpace]:
+        if self._spaces is None:
+            raise ValueError(f"{self.path}: expected a dataset of episodes, got kind={self.info.kind!r}")
+        return self._spaces
+
+    def _expect(self, part: Part, rows: int, timesteps: int) -> None:
+        if (rows, timesteps) != (part.rows, part.timesteps):
+            raise DatasetError(
+                f"{self.path / part.file}: expected {part.rows} rows and {part.timesteps} timesteps,"
+                f" found {rows} and {timesteps}"
+            )
+
+
+def write_info(path: Path, info: DatasetInfo) -> Dataset:
+    """Write `dataset.json`, which makes a folder of parts a dataset; the last step of every writer."""
+    with replacing(path / INFO_FILE) as temporary:
+        temporary.write_bytes(write_json(info))
+    return Dataset.open(path)
+
+
+def write_documents(
+    out: str | Path,
+    rows: Iterable[Document],
+    *,
+    name: str,
+    licence: str | None = None,
+    attribution: str | None = None,
+    overwrite: bool = False,
+) -> Dataset:
+    """Write documents as a new dataset in the folder `out`.
+
+    Args:
+        out: The folder; it is made.
+        rows: Texts and captioned pictures, in the order in which they are stored.
+        name: What the collection is called.
+        licence: SPDX name or words.
+        attribution: Who made the documents, as their licence asks it to be said.
+        overwrite: Whether a dataset in `out` may be replaced.
+
+    Raises:
+        FileExistsError: `out` holds something, and `overwrite` is off or it is no dataset.
+        ValueError: no rows, or a row that is bad; the message names its place.
+    """
+    out = Path(out)
+    with FolderLock(out):
+        claim(out, overwrite=overwrite)
+        parts = [
+            write_document_rows(out / part_name(index), documents)
+            for index, documents in enumerate(_batches(_checked(rows), _DOCUMENTS_IN_PART))
+        ]
+        if not parts:
+            raise ValueError(f"rows of {name!r} must hold at least one document, got none")
+        return write_info(
+            out,
+            DatasetInfo(
+                kind="documents",
+                task=name,
+                n_rows=sum(part.rows for part in parts),
+                licence=licence,
+                attribution=attribution,
+                parts=tuple(parts),
+            ),
+        )
+
+
+def _checked(rows: Iterable[Document]) -> Iterator[Document]:
+    for index, row in enumerate(rows):
+        if problem := _document_problem(row):
+            raise ValueError(f"document {index}: {problem}")
+        yield row
+
+
+def _document_problem(row: Document) -> str | None:
+    if row.split not in {"train", "test"}:
+        return f'expected split "train" or "test", got {row.split!r}'
+    if row.image is None and not row.text:
+        return "expected an image or text, got neither"
+    if row.image is not None and not row.image.startswith(b"\x89PNG\r\n\x1a\n"):
+        return f"expected an image as the bytes of a PNG file, got {row.image[:8]!r}…"
+    if any("\ud800" <= character <= "\udfff" for character in row.text):
+        return "expected text that UTF-8 can write, got a lone surrogate"
+    return None
+
+
+def _batches(rows: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def check(path: str | Path) -> list[str]:
+    """Every problem of the dataset in `path`, each naming its file: hashes, counts and every value. Repairs nothing."""
+    try:
+        dataset = Dataset.open(path)
+    except DatasetError as error:
+        return [str(error)]
+    problems = [problem for index in range(dataset.n_parts) for problem in _part_problems(dataset, index)]
+    listed = {part.file for part in dataset.info.parts}
+    strays = sorted(file for file in dataset.path.glob("part-*.parquet") if file.name not in listed)
+    return problems + [f"{file}: expected to be listed in {INFO_FILE}, found it is not" for file in strays]
+
+
+def _part_problems(dataset: Dataset, index: int) -> list[str]:
+    part = dataset.info.parts[index]
+    file = dataset.path / part.file
+    digest = describe(file, rows=part.rows, timesteps=part.timesteps).sha256
+    if digest != part.sha256:
+        return [f"{file}: expected SHA-256 {part.sha256}, found {digest}"]
+    try:
+        if dataset.info.kind == "documents":
+            found = map(_document_problem, dataset._documents(index))  # noqa: SLF001  (its own module)
+            return [f"{file}: document {row}: {problem}" for row, problem in enumerate(found) if problem]
+        return [f"{file}: {problem}" for problem in _episode_problems(dataset, dataset.read_part(index))]
+    except DatasetError as error:
+        return [str(error)]
+
+
+def _episode_problems(dataset: Dataset, episodes: Episodes) -> Iterator[str]:
+    if (episodes.lengths < 1).any():
+        yield f"episode {int(np.argmax(episodes.lengths < 1))}: expected at least one step, found none"
+    if not np.isfinite(episodes.rewards).all():
+        yield f"reward: expected finite numbers, found {episodes.rewards[~np.isfinite(episodes.rewards)][0]}"
+    for role, space, columns, lengths in sides(episodes, dataset.observation_space, dataset.action_space):
+        for leaf_path, leaf in leaf_spaces(space).items():
+            try:
+                stack(leaf, columns[leaf_path], role)
+            except BadValue as error:
+                ends = np.cumsum(lengths)
+                episode = int(np.searchsorted(ends, error.step, side="right"))
+                step = error.step - int(ends[episode] - lengths[episode])
+                yield f"episode {episode}, {column_name(role, leaf_path)}, step {step}: {error}"

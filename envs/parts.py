@@ -1,0 +1,190 @@
+"""One Parquet file of a dataset: a row per episode or document, a typed list column per leaf, page checksums on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from gato_lite.envs.columns import Column, Role, column_name, from_arrow, list_array, to_arrow
+from gato_lite.envs.episodes import Episodes
+from gato_lite.envs.folder import replacing
+from gato_lite.envs.format import DatasetError, Part
+from gato_lite.spaces import AnySpace, is_text, leaf_spaces
+
+_METADATA_KEY = b"gato_lite"
+
+
+class Document(NamedTuple):
+    """A text, a picture with its caption, or a row of either."""
+
+    image: bytes | None
+    """A PNG file; None for text alone."""
+    text: str
+    """The text, or the picture's caption."""
+    split: str = "train"
+    """"train" or "test"."""
+    group: str | None = None
+    """What documents have in common, such as a drawing style."""
+
+
+def part_name(index: int) -> str:
+    """File name of a dataset's part."""
+    return f"part-{index:06d}.parquet"
+
+
+def write_episodes(
+    path: Path,
+    episodes: Episodes,
+    observation_space: AnySpace,
+    action_space: AnySpace,
+    metadata: Mapping[str, Any] | None = None,
+) -> Part:
+    """Write one part whole or not at all, with JSON `metadata` in its footer."""
+    lengths = episodes.lengths
+    columns: dict[str, pa.Array] = {}
+    for role, space, values, counts in sides(episodes, observation_space, action_space):
+        for leaf_path, leaf in leaf_spaces(space).items():
+            columns[column_name(role, leaf_path)] = to_arrow(leaf, values[leaf_path], counts)
+    columns["reward"] = list_array(pa.array(episodes.rewards), lengths)
+    columns["terminated"] = pa.array(episodes.terminated)
+    columns["truncated"] = pa.array(episodes.truncated)
+    columns["seed"] = pa.array(episodes.seeds)
+    columns["length"] = pa.array(lengths)
+    success = episodes.success
+    columns["success"] = pa.nulls(len(episodes), pa.bool_()) if success is None else pa.array(success)
+    _write(path, pa.table(columns), metadata)
+    return describe(path, rows=len(episodes), timesteps=int(lengths.sum()))
+
+
+def sides(
+    episodes: Episodes, observation_space: AnySpace, action_space: AnySpace
+) -> list[tuple[Role, AnySpace, Mapping[str, Column], npt.NDArray[np.int64]]]:
+    """Role, space, columns by leaf path, and values in each episode: of the observations, then of the actions."""
+    return [
+        ("observation", observation_space, episodes.observations, episodes.lengths + 1),
+        ("action", action_space, episodes.actions, episodes.lengths),
+    ]
+
+
+def write_document_rows(path: Path, documents: Sequence[Document]) -> Part:
+    """Write one part of documents whole or not at all."""
+    columns = {
+        "image": pa.array([document.image for document in documents], pa.binary()),
+        "text": pa.array([document.text for document in documents], pa.string()),
+        "split": pa.array([document.split for document in documents], pa.string()),
+        "group": pa.array([document.group for document in documents], pa.string()),
+    }
+    _write(path, pa.table(columns), None)
+    return describe(path, rows=len(documents), timesteps=0)
+
+
+def _write(path: Path, table: pa.Table, metadata: Mapping[str, Any] | None) -> None:
+    text = json.dumps(dict(metadata or {}), sort_keys=True)
+    table = table.replace_schema_metadata({_METADATA_KEY: text.encode()})
+    with replacing(path) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", compression_level=3, write_page_checksum=True, write_statistics=False
+        )
+
+
+def describe(path: Path, *, rows: int, timesteps: int) -> Part:
+    """Size and digest of a part on disk."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Part(file=path.name, rows=rows, timesteps=timesteps, size=path.stat().st_size, sha256=digest)
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """The JSON in a part's footer; None where the file is not whole or not ours."""
+    try:
+        stored = pq.read_metadata(path).metadata or {}
+        metadata: dict[str, Any] = json.loads(stored[_METADATA_KEY])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    return metadata
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, texts: Sequence[str] = ()) -> pa.Table:
+    """A part's columns, page checksums verified; the string columns in `texts` come dictionary-encoded.
+
+    Raises:
+        DatasetError: the file is damaged; the message names it.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(texts)) as file:
+            return file.read(columns=None if columns is None else list(columns), use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path}: expected a whole Parquet file, found damage: {error}") from error
+
+
+def read_episodes(path: Path, observation_space: AnySpace, action_space: AnySpace) -> Episodes:
+    """All episodes of one part; arrays are read-only.
+
+    Raises:
+        DatasetError: the file is damaged, or its columns do not fit the spaces.
+    """
+    sides: list[tuple[Role, dict[str, AnySpace]]] = [
+        ("observation", leaf_spaces(observation_space)),
+        ("action", leaf_spaces(action_space)),
+    ]
+    texts = [
+        f"{column_name(role, leaf_path)}.list.element"
+        for role, leaves in sides
+        for leaf_path, leaf in leaves.items()
+        if is_text(leaf)
+    ]
+    table = read_table(path, texts=texts)
+    lengths: npt.NDArray[np.int64] = _column(path, table, "length").to_numpy()
+    n_timesteps = int(lengths.sum())
+    success = _column(path, table, "success")
+    try:
+        columns = {
+            role: {
+                leaf_path: from_arrow(leaf, _column(path, table, column_name(role, leaf_path)), n_values)
+                for leaf_path, leaf in leaves.items()
+            }
+            for (role, leaves), n_values in zip(sides, (n_timesteps + len(lengths), n_timesteps), strict=True)
+        }
+        return Episodes(
+            observations=columns["observation"],
+            actions=columns["action"],
+            rewards=_column(path, table, "reward").flatten().to_numpy(),
+            terminated=_column(path, table, "terminated").to_numpy(zero_copy_only=False),
+            truncated=_column(path, table, "truncated").to_numpy(zero_copy_only=False),
+            lengths=lengths,
+            seeds=_column(path, table, "seed").to_numpy(),
+            success=None if success.null_count else success.to_numpy(zero_copy_only=False),
+        )
+    except DatasetError:
+        raise
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def read_lengths(path: Path) -> Int64[np.ndarray, " E"]:
+    """Timesteps of each episode of one part, without reading anything else of it."""
+    lengths: npt.NDArray[np.int64] = _column(path, read_table(path, ["length"]), "length").to_numpy()
+    return lengths
+
+
+def read_document_rows(path: Path) -> list[Document]:
+    """All documents of one part."""
+    table = read_table(path)
+    columns = [_column(path, table, name).to_pylist() for name in Document._fields]
+    return [Document(*row) for row in zip(*columns, strict=True)]
+
+
+def _column(path: Path, table: pa.Table, name: str) -> pa.Array:
+    if name not in table.column_names:
+        raise DatasetError(f"{path}: expected a column {name!r}, found {', '.join(table.column_names)}")
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
