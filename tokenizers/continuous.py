@@ -53,8 +53,9 @@ class Squash:
         widest = np.maximum(np.abs(low), np.abs(high))
         self.affine: Final = np.isfinite(widest) & (widest <= limit)
         # Halved before they are added: the sum of two bounds can exceed the largest float64.
-        self._middle: Final = np.where(self.affine, low / 2 + high / 2, 0.0)
-        self._half: Final = np.where(self.affine, high / 2 - low / 2, 1.0)
+        low, high = np.where(self.affine, low, -1.0), np.where(self.affine, high, 1.0)
+        self._middle: Final = low / 2 + high / 2
+        self._half: Final = high / 2 - low / 2
         self._all_affine: Final = bool(self.affine.all())
         self._any_affine: Final = bool(self.affine.any())
 

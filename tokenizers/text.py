@@ -45,7 +45,12 @@ class TextTokenizer:
         self.sha256: Final = hashlib.sha256(model_bytes).hexdigest()
         self.n_pieces: Final[int] = processor.get_piece_size()
         self._processor = processor
-        self.pieces: Final[tuple[str, ...]] = tuple(processor.id_to_piece(list(range(self.n_pieces))))
+        self.unknown: Final[int] = processor.unk_id()
+        """The piece that SentencePiece demands and that no text is encoded to; it decodes to U+FFFD."""
+        names = processor.id_to_piece(list(range(self.n_pieces)))
+        self.pieces: Final[tuple[str, ...]] = tuple(
+            "\ufffd" if i == self.unknown else name for i, name in enumerate(names)
+        )
         is_byte = [processor.is_byte(i) for i in range(self.n_pieces)]
         self.byte_ids: Final[dict[int, int]] = {
             int(piece[3:5], 16): i for i, piece in enumerate(self.pieces) if is_byte[i]
