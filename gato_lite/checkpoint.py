@@ -34,12 +34,14 @@ FORMAT_VERSION: Final = 1
 """Version of the folder's format; a reader refuses later ones."""
 FOLDER: Final = "checkpoints"
 """Folder of a run that holds its checkpoints."""
+MODEL_FILE: Final = "model.safetensors"
+"""Weights in a checkpoint's folder."""
+OPTIMIZER_FILE: Final = "optimizer.safetensors"
+"""Optimizer tensors in a checkpoint's folder."""
 
-_MODEL: Final = "model.safetensors"
-_OPTIMIZER: Final = "optimizer.safetensors"
 _STATE: Final = "state.json"
 _MANIFEST: Final = "manifest.json"
-_NAMES: Final = (_MODEL, _OPTIMIZER, _STATE)
+_NAMES: Final = (MODEL_FILE, OPTIMIZER_FILE, _STATE)
 _STEP: Final = re.compile(r"step_(0|[1-9][0-9]*)")
 _PICKLES: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """First bytes of torch.save's zip file and of pickle protocols 2 to 5."""
@@ -130,8 +132,8 @@ def save_checkpoint(
     partial = _hidden(folder, step)
     partial.mkdir()
     try:
-        save_file(_storable(model), partial / _MODEL)
-        save_file(_storable(optimizer), partial / _OPTIMIZER)
+        save_file(_storable(model), partial / MODEL_FILE)
+        save_file(_storable(optimizer), partial / OPTIMIZER_FILE)
         (partial / _STATE).write_bytes(encoded)
         files = {name: _record(partial / name) for name in _NAMES}
         manifest = Manifest(format_version=FORMAT_VERSION, gato_lite=__version__, step=step, files=files)
@@ -242,14 +244,14 @@ def _find(path: Path, step: int | None) -> Path:
 def _read(folder: Path, *, with_optimizer: bool) -> Checkpoint:
     """The checkpoint in `folder`, once its files are found to be those of the manifest."""
     manifest = read_manifest(folder)
-    problems = checkpoint_problems(folder, _NAMES if with_optimizer else (_MODEL, _STATE))
+    problems = checkpoint_problems(folder, _NAMES if with_optimizer else (MODEL_FILE, _STATE))
     if problems:
         raise ValueError("; ".join(problems))
     return Checkpoint(
         path=folder,
         step=manifest.step,
-        model=_tensors(folder / _MODEL),
-        optimizer=_tensors(folder / _OPTIMIZER) if with_optimizer else {},
+        model=_tensors(folder / MODEL_FILE),
+        optimizer=_tensors(folder / OPTIMIZER_FILE) if with_optimizer else {},
         state=_json(folder / _STATE),
     )
 
