@@ -310,7 +310,7 @@ def _json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, found other content ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
 
 
