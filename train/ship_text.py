@@ -120,8 +120,8 @@ def definition_passages(wordnet: Path) -> list[Passage]:
     passages = []
     for (_, split), entries in sorted(topics.items()):
         entries.sort(key=lambda entry: hashlib.sha256(entry.encode()).hexdigest())
-        for start in range(0, len(entries), ENTRIES):
-            passages.append(Passage("WordNet", split, "\n".join(entries[start : start + ENTRIES])))
+        starts = range(0, len(entries), ENTRIES)
+        passages += [Passage("WordNet", split, "\n".join(entries[start : start + ENTRIES])) for start in starts]
     return passages
 
 

@@ -1,0 +1,103 @@
+"""Picture files → RGB arrays, with every kind of pixel defined.
+
+Decisions:
+
+- What cannot be trusted is checked before a pixel is decoded: the file's format and its number of pixels.
+- The EXIF orientation is applied. Transparent pixels lie on white. Of a moving picture the first frame counts.
+- Grey of 16 bits is scaled to 8 (65535 → 255), not clipped. Palette, grey, CMYK, YCbCr and Lab become RGB.
+- `square` is the one way to a model's picture size: pad to a square with white, then resize. Shipped pictures, users'
+  pictures and prompts all take it, so that a prompt looks like what the model was trained on.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
+"""File formats that are read, as Pillow names them."""
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+"""File names that are taken for pictures."""
+MAX_PIXELS: Final = 64_000_000
+"""Pixels of the largest picture that is decoded; a small file can claim billions."""
+WHITE: Final = 255
+
+
+def decode_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in a file, or in a file's bytes, as RGB.
+
+    Raises:
+        ValueError: no picture, a broken or a too large one, or pixels that have no defined brightness.
+    """
+    name = "picture" if isinstance(source, bytes) else str(source)
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of size and odd metadata; size is judged below
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_size(picture, name, max_pixels)
+                return _to_rgb(picture, name)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: expected at most {max_pixels:,} pixels: {error}") from error
+    except (OSError, SyntaxError, EOFError, IndexError, TypeError, struct.error, zlib.error) as error:
+        raise ValueError(f"{name}: expected a whole picture ({', '.join(FORMATS)}): {error}") from error
+
+
+def encode_png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """`pixels` as a small PNG file; `decode_picture` gives back exactly `pixels`."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def resize(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """`pixels` at another size, antialiased."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def square(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "S S 3"]:
+    """`pixels` in the middle of a white square of `side` pixels, as large as fits."""
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    if height != width:  # shrink first: padding a 60,000 × 2 picture to a square takes gigabytes
+        small = max(1, round(height * side / longest)), max(1, round(width * side / longest))
+        pixels = resize(pixels, *small)
+        canvas = np.full((side, side, 3), WHITE, np.uint8)
+        top, left = (side - small[0]) // 2, (side - small[1]) // 2
+        canvas[top : top + small[0], left : left + small[1]] = pixels
+        return canvas
+    return resize(pixels, side, side)
+
+
+def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ValueError(f"{name}: expected at most {max_pixels:,} pixels, got {width} × {height}; make it smaller")
+
+
+def _to_rgb(picture: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """All pixel modes to RGB, on white, upright."""
+    picture.seek(0)
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
+        values = np.asarray(upright).astype(np.int64)
+        if values.size and not (values.min() >= 0 and values.max() <= 65535):
+            raise ValueError(f"{name}: expected grey values in 0..65535, got {values.min()}..{values.max()}")
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)  # (H, W, 3)
+    if upright.mode == "F":
+        raise ValueError(f"{name}: expected pixels of 8 or 16 bits, got floating point; save it as PNG")
+    if upright.has_transparency_data:
+        canvas = Image.new("RGBA", upright.size, (WHITE, WHITE, WHITE, 255))
+        upright = Image.alpha_composite(canvas, upright.convert("RGBA"))
+    return np.array(upright.convert("RGB"))
