@@ -9,7 +9,7 @@ Source: Reed et al. 2022, section 2.1 (order and local index), 2.2 (patch positi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from gato_lite.config import CHUNK_WIDTH
 
 ACTION_LOCAL = 0
 """Local index that all action tokens share; observation tokens count from 1."""
+PATCH_PLACES = 128
+"""Row and column indices that the place of a patch is quantised to."""
 
 
 
@@ -57,3 +59,110 @@ def concatenate(runs: Sequence[Tokens]) -> Tokens:
         patch_intervals=np.concatenate([run.patch_intervals for run in runs]),
         chunks=np.concatenate([run.chunks for run in runs]),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """What attention may see at once: an episode window, a captioned picture, a stretch of text."""
+
+    tokens: Tokens
+    target: npt.NDArray[np.bool_]
+    """(T,) whether the loss counts the prediction of this token; never true of the first."""
+    labels: npt.NDArray[np.int32]
+    """(T,) id that the loss asks for where `target`: the token's own, or an expert's better action."""
+    task: int = 0
+    """Index of the data source, for the loss of each task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Whole documents end to end, with no padding: what one step reads."""
+
+    tokens: Tokens
+    target: npt.NDArray[np.bool_]
+    """(T,) whether the loss counts the prediction of this token."""
+    labels: npt.NDArray[np.int32]
+    """(T,) id that the loss asks for where `target`."""
+    offsets: npt.NDArray[np.int64]
+    """(N+1,) first token of each document, then T."""
+    tasks: npt.NDArray[np.int32]
+    """(N,) data source of each document."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(N,) tokens in each document."""
+        return np.diff(self.offsets)
+
+
+def lay_out(documents: Sequence[Document]) -> Stream:
+    """The stream of `documents`, shortest first: equal lengths lie side by side and share an attention call."""
+    ordered = sorted(documents, key=lambda document: len(document.tokens))
+    lengths = np.array([len(document.tokens) for document in ordered], np.int64)
+    return Stream(
+        tokens=concatenate([document.tokens for document in ordered]),
+        target=np.concatenate([document.target for document in ordered]) if ordered else np.zeros(0, np.bool_),
+        labels=np.concatenate([document.labels for document in ordered]) if ordered else np.zeros(0, np.int32),
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        tasks=np.array([document.task for document in ordered], np.int32),
+    )
+
+
+def patch_places(
+    intervals: npt.NDArray[np.float32], generator: np.random.Generator | None
+) -> npt.NDArray[np.int64]:
+    """Row and column index in [0, 128) of each patch.
+
+    Args:
+        intervals: (P, 4) first row, last row, first column, last column as shares of the image.
+        generator: draws the place uniformly from the quantised interval, as in training; None takes its middle.
+
+    Returns:
+        (P, 2) row and column indices.
+
+    Source: Reed et al. 2022, appendix C.3.
+    """
+    low = np.floor(intervals[:, [0, 2]] * PATCH_PLACES).astype(np.int64)
+    high = np.ceil(intervals[:, [1, 3]] * PATCH_PLACES).astype(np.int64)  # exclusive
+    high = np.maximum(high, low + 1)
+    drawn = (low + high - 1) // 2 if generator is None else generator.integers(low, high)
+    return np.clip(drawn, 0, PATCH_PLACES - 1)
+
+
+def select(tokens: Tokens, keep: npt.NDArray[np.bool_]) -> Tokens:
+    """The tokens where `keep`; those left out must be neither patches nor chunks."""
+    return replace(tokens, ids=tokens.ids[keep], local=tokens.local[keep])
+
+
+def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chunk_id: int) -> list[Tokens]:
+    """Consecutive runs of `lengths` tokens, each with its own patches and chunks.
+
+    Args:
+        tokens: T tokens.
+        lengths: (N,) with sum T.
+        patch_id: the vocabulary's patch token.
+        chunk_id: the vocabulary's chunk token.
+    """
+    ends = np.cumsum(lengths)
+    n_patch = np.concatenate([[0], np.cumsum(tokens.ids == patch_id)])
+    n_chunk = np.concatenate([[0], np.cumsum(tokens.ids == chunk_id)])
+    n_pixel = np.concatenate([[0], np.cumsum(tokens.patch_shapes.astype(np.int64).prod(1))])
+    runs = []
+    for start, end in zip(ends - lengths, ends, strict=True):
+        patches = slice(n_patch[start], n_patch[end])
+        runs.append(
+            Tokens(
+                ids=tokens.ids[start:end],
+                local=tokens.local[start:end],
+                pixels=tokens.pixels[n_pixel[patches.start] : n_pixel[patches.stop]],
+                patch_shapes=tokens.patch_shapes[patches],
+                patch_intervals=tokens.patch_intervals[patches],
+                chunks=tokens.chunks[n_chunk[start] : n_chunk[end]],
+            )
+        )
+    return runs
+
+
+def plain(ids: Sequence[int] | npt.NDArray[np.int32]) -> Tokens:
+    """Text, separator and action tokens: ids without a place in an observation."""
+    array = np.asarray(ids, np.int32)
+    return Tokens(ids=array, local=np.full(len(array), ACTION_LOCAL, np.int16))

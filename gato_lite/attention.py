@@ -1,0 +1,126 @@
+"""Causal attention within the documents of a flat stream.
+
+`attend` is the only entry. Its backends compute the same function, and tests hold them to each other:
+
+- `sdpa`    one call for each run of equally long documents; really skips what lies across documents (CPU default)
+- `dense`   one call with a boolean T×T mask; the reference, quadratic in the stream
+- `varlen`  flash attention over the ragged stream (CUDA default)
+- `flex`    a compiled block mask (CUDA; on CPU it has no backward)
+
+Source: Vaswani et al. 2017, section 3.2.1; Reed et al. 2022, section 2.3 (no leakage between sequences).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from gato_lite.names import unknown_name
+
+Backend = Literal["auto", "sdpa", "dense", "varlen", "flex"]
+Offsets = Int64[np.ndarray, " N1"]
+
+
+def attend(
+    query: Float[Tensor, "T H K"],
+    key: Float[Tensor, "T H K"],
+    value: Float[Tensor, "T H K"],
+    offsets: Offsets,
+    backend: Backend = "auto",
+) -> Float[Tensor, "T H K"]:
+    """Causal attention in which no token sees another document.
+
+    Args:
+        query: (T, H, K), positions already applied.
+        key: (T, H, K).
+        value: (T, H, K).
+        offsets: (N+1,) first token of each of the N documents, then T; on the host.
+        backend: implementation; `auto` takes `sdpa` on a CPU and `varlen` on CUDA.
+
+    Raises:
+        ValueError: unknown backend.
+    """
+    if backend == "auto":
+        backend = "varlen" if query.is_cuda and query.dtype is not torch.float32 else "sdpa"
+    if backend not in BACKENDS:
+        raise ValueError(unknown_name("attention backend", backend, BACKENDS))
+    return BACKENDS[backend](query, key, value, offsets)
+
+
+def equal_runs(offsets: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """(first token, documents, length) of each maximal run of consecutive documents of one length."""
+    lengths = np.diff(offsets)
+    if not len(lengths):
+        return []
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1])
+    counts = np.diff(np.append(starts, len(lengths)))
+    return [
+        (int(offsets[start]), int(count), int(lengths[start]))
+        for start, count in zip(starts, counts, strict=True)
+        if lengths[start]
+    ]
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:
+    _, n_head, d_head = query.shape
+    runs = equal_runs(offsets)
+    sizes = [count * length for _, count, length in runs]
+    outputs = []
+    for (_, count, length), *qkv in zip(
+        runs, query.split(sizes), key.split(sizes), value.split(sizes), strict=True
+    ):
+        q, k, v = (part.view(count, length, n_head, d_head).transpose(1, 2) for part in qkv)  # (n, H, t, K)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        outputs.append(mixed.transpose(1, 2).reshape(count * length, n_head, d_head))
+    return torch.cat(outputs) if outputs else torch.zeros_like(query)  # (T, H, K)
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:
+    document = torch.from_numpy(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))).to(query.device)
+    index = torch.arange(len(document), device=query.device)
+    mask = (document[:, None] == document) & (index[:, None] >= index)  # (T, T)
+    q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, H, T, K)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)  # (T, H, K)
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:
+    import inspect
+
+    from torch.nn.attention.varlen import varlen_attn
+
+    cuts = torch.from_numpy(offsets.astype(np.int32)).to(query.device, non_blocking=True)
+    longest = int(np.diff(offsets).max(initial=0))
+    windowed = "window_size" in inspect.signature(varlen_attn).parameters  # torch 2.11 spells it is_causal
+    causal = {"window_size": (-1, 0)} if windowed else {"is_causal": True}
+    return varlen_attn(query, key, value, cuts, cuts, longest, longest, **causal)  # type: ignore[arg-type, return-value]
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    document = torch.from_numpy(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))).to(query.device)
+
+    def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return (document[row] == document[column]) & (row >= column)
+
+    length = len(document)
+    mask = create_block_mask(visible, None, None, length, length, device=query.device.type)
+    q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, H, T, K)
+    run = torch.compile(flex_attention) if query.is_cuda else flex_attention
+    return run(q, k, v, block_mask=mask)[0].transpose(0, 1)  # type: ignore[index, no-any-return]
+
+
+BACKENDS: Final[dict[str, Callable[[Tensor, Tensor, Tensor, npt.NDArray[np.int64]], Tensor]]] = {
+    "sdpa": _sdpa,
+    "dense": _dense,
+    "varlen": _varlen,
+    "flex": _flex,
+}
+"""Interchangeable implementations of `attend`."""

@@ -1,0 +1,226 @@
+"""Tokens → vectors: a table for ids, an encoder for patches, an encoder for chunks, and where each token stands.
+
+Patches come in as uint8 and are turned into numbers here, on the device. A patch smaller than the model's patch size
+(an edge patch, a 7×7 grid) uses the corner of the encoder's weights that it covers: the same as padding it with the
+mid-grey that encodes to zero, without the arithmetic.
+
+Source: Reed et al. 2022, section 2.2 and appendix C.2, C.3; Dosovitskiy et al. 2020 (linear patches).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from gato_lite.config import CHUNK_WIDTH, MAX_CHANNELS, GatoConfig
+from gato_lite.sequence import PATCH_PLACES, Tokens, patch_places
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchGroup:
+    """All patches of one shape in a stream."""
+
+    pixels: UInt8[Tensor, "P h w c"]
+    rows: Tensor
+    """(P,) tokens of the stream that these patches are."""
+    places: Tensor
+    """(P, 2) row and column indices in the image, quantised to 128."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenTensors:
+    """`Tokens` as tensors, ready for the embedding; made in the loader, moved to the device in one go."""
+
+    ids: Tensor
+    """(T,) int64."""
+    local: Tensor
+    """(T,) int64."""
+    patch_groups: tuple[PatchGroup, ...]
+    chunks: Tensor
+    """(C, 32) float32."""
+    chunk_rows: Tensor
+    """(C,) tokens of the stream that the chunks are."""
+
+    def to(self, device: torch.device) -> TokenTensors:
+        """The same on `device`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return TokenTensors(
+            ids=move(self.ids),
+            local=move(self.local),
+            patch_groups=tuple(
+                PatchGroup(pixels=move(g.pixels), rows=move(g.rows), places=move(g.places)) for g in self.patch_groups
+            ),
+            chunks=move(self.chunks),
+            chunk_rows=move(self.chunk_rows),
+        )
+
+
+def to_tensors(tokens: Tokens, *, patch_id: int, chunk_id: int, generator: np.random.Generator | None) -> TokenTensors:
+    """`tokens` as tensors.
+
+    Args:
+        tokens: any run of tokens.
+        patch_id: the vocabulary's patch token.
+        chunk_id: the vocabulary's chunk token.
+        generator: draws patch places as in training; None takes the middle of each interval, as in evaluation.
+    """
+    places = patch_places(tokens.patch_intervals, generator)
+    rows = np.flatnonzero(tokens.ids == patch_id)
+    shapes, group_of = np.unique(tokens.patch_shapes, axis=0, return_inverse=True)
+    sizes = tokens.patch_shapes.astype(np.int64).prod(1)
+    starts = np.cumsum(sizes) - sizes
+    groups = []
+    for index, shape in enumerate(shapes):
+        members = np.flatnonzero(group_of.reshape(-1) == index)
+        if len(shapes) == 1:
+            pixels = tokens.pixels
+        else:
+            pixels = tokens.pixels[starts[members][:, None] + np.arange(int(shape.prod()))]
+        groups.append(
+            PatchGroup(
+                pixels=torch.from_numpy(np.ascontiguousarray(pixels).reshape(len(members), *shape.tolist())),
+                rows=torch.from_numpy(rows[members]),
+                places=torch.from_numpy(places[members]),
+            )
+        )
+    return TokenTensors(
+        ids=torch.from_numpy(tokens.ids.astype(np.int64)),
+        local=torch.from_numpy(tokens.local.astype(np.int64)),
+        patch_groups=tuple(groups),
+        chunks=torch.from_numpy(np.ascontiguousarray(tokens.chunks)),
+        chunk_rows=torch.from_numpy(np.flatnonzero(tokens.ids == chunk_id)),
+    )
+
+
+def scale_pixels(pixels: UInt8[Tensor, "P h w c"]) -> Float[Tensor, "P h w c"]:
+    """Pixels from [0, 255] to [-1, 1].
+
+    Differs from the paper, which also divides by the square root of the patch size: the encoders' own initial scale
+    makes up for it.
+    """
+    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+class LinearPatch(nn.Module):
+    """ViT's projection: a patch is a vector of its pixels."""
+
+    def __init__(self, config: GatoConfig, d_out: int) -> None:
+        super().__init__()
+        side = config.patch_size
+        self.weight = nn.Parameter(torch.empty(d_out, side, side, MAX_CHANNELS))
+        self.bias = nn.Parameter(torch.zeros(d_out))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(P, h, w, c) uint8 to (P, D)."""
+        _, height, width, channels = pixels.shape
+        weight = self.weight[:, :height, :width, :channels].reshape(len(self.weight), -1)
+        return F.linear(scale_pixels(pixels).flatten(1), weight, self.bias)
+
+
+class MlpPatch(nn.Module):
+    """One hidden layer over the pixels: the cheapest non-linear patch encoder."""
+
+    def __init__(self, config: GatoConfig) -> None:
+        super().__init__()
+        self.inward = LinearPatch(config, config.d_encoder)
+        self.outward = nn.Linear(config.d_encoder, config.d_model)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(P, h, w, c) uint8 to (P, D)."""
+        embedded: Tensor = self.outward(F.gelu(self.inward(pixels), approximate="tanh"))
+        return embedded
+
+
+class ResNetPatch(nn.Module):
+    """GATO's residual convolution block (pre-activation, group norm, GELU), then a projection of 4×4 cells.
+
+    Differs from the paper, which does not say how the block's output becomes one vector: features are averaged over
+    a 4×4 grid before the projection, because projecting all 16×16×64 of them would be most of the model.
+    """
+
+    def __init__(self, config: GatoConfig) -> None:
+        super().__init__()
+        self.side = config.patch_size
+        n_features = 64
+        self.stem = nn.Conv2d(MAX_CHANNELS, n_features, 3, padding=1)
+        self.norms = nn.ModuleList(nn.GroupNorm(32, n_features) for _ in range(2))
+        self.convolutions = nn.ModuleList(nn.Conv2d(n_features, n_features, 3, padding=1) for _ in range(2))
+        self.outward = nn.Linear(n_features * 16, config.d_model)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(P, h, w, c) uint8 to (P, D)."""
+        _, height, width, channels = pixels.shape
+        x = scale_pixels(pixels).permute(0, 3, 1, 2)  # (P, c, h, w)
+        x = F.pad(x, (0, self.side - width, 0, self.side - height, 0, MAX_CHANNELS - channels))
+        x = self.stem(x)  # (P, 64, side, side)
+        branch = x
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            branch = convolution(F.gelu(norm(branch)))
+        embedded: Tensor = self.outward(F.adaptive_avg_pool2d(x + branch, 4).flatten(1))
+        return embedded
+
+
+class Embedding(nn.Module):
+    """Vectors of a run of tokens: (T, D)."""
+
+    def __init__(self, config: GatoConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.locals = nn.Embedding(config.n_local, config.d_model)
+        self.patch_rows = nn.Embedding(PATCH_PLACES, config.d_model)
+        self.patch_columns = nn.Embedding(PATCH_PLACES, config.d_model)
+        self.patches: nn.Module = {
+            "mlp": MlpPatch,
+            "linear": lambda c: LinearPatch(c, c.d_model),
+            "resnet": ResNetPatch,
+        }[config.patch_encoder](config)
+        self.chunk_inward = nn.Linear(CHUNK_WIDTH, config.d_encoder)
+        self.chunk_outward = nn.Linear(config.d_encoder, config.d_model)
+
+    def forward(self, tokens: TokenTensors) -> Float[Tensor, "T D"]:
+        """Vectors of `tokens`.
+
+        Raises:
+            ValueError: a patch is larger than the model's patch size.
+        """
+        places = tokens.local.clamp(max=self.locals.num_embeddings - 1)
+        x = self.tokens(tokens.ids) + self.locals(places)  # (T, D)
+        for group in tokens.patch_groups:
+            if max(group.pixels.shape[1:3]) > self.patch_size:
+                raise ValueError(
+                    f"patches may be at most {self.patch_size}×{self.patch_size} pixels (GatoConfig.patch_size), "
+                    f"got {group.pixels.shape[1]}×{group.pixels.shape[2]}; lower TokenSpec.patch_size"
+                )
+            position = self.patch_rows(group.places[:, 0]) + self.patch_columns(group.places[:, 1])
+            x = x.index_add(0, group.rows, (self.patches(group.pixels) + position).to(x.dtype))
+        if len(tokens.chunks):
+            encoded = self.chunk_outward(F.gelu(self.chunk_inward(tokens.chunks), approximate="tanh"))
+            x = x.index_add(0, tokens.chunk_rows, encoded.to(x.dtype))
+        return x
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None) -> None:
+        """Small tables, encoders whose output has the scale of a table's row."""
+        for table in (self.tokens, self.locals, self.patch_rows, self.patch_columns):
+            table.weight.normal_(0.0, 0.02, generator=generator)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
+                module.bias.zero_()
+            elif isinstance(module, LinearPatch):
+                module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=generator)
+                module.bias.zero_()
+            elif isinstance(module, nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0.0, fan_in**-0.5, generator=generator)
+                assert module.bias is not None
+                module.bias.zero_()

@@ -1,0 +1,232 @@
+"""`Gato`: a flat stream of tokens in, hidden states and losses out. Holds weights and nothing that changes in use.
+
+Loss: the rows of target tokens are gathered before the vocabulary head, and each row's softmax runs over the id range
+that its token belongs to (text and end, bins, discrete values).
+Differs from the paper, whose softmax runs over the whole vocabulary: which range comes next is never in doubt, acting
+and writing only ever choose within it, and a row of a discrete action costs a sixth of the arithmetic.
+
+Source: Reed et al. 2022, sections 2.2 and 2.3, equation (1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gato_lite.attention import Backend, attend
+from gato_lite.config import GatoConfig
+from gato_lite.embedding import Embedding, TokenTensors, to_tensors
+from gato_lite.sequence import Stream, Tokens
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.transformer import AttentionOver, Transformer
+
+if TYPE_CHECKING:
+    from gato_lite.run import TaskFormat
+
+MODALITIES = ("text", "continuous", "discrete")
+"""Names of the three id ranges that a loss can be about, in the order of `Targets.modality`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetGroup:
+    """The target rows of one modality."""
+
+    modality: int
+    """Index into `MODALITIES`."""
+    rows: Tensor
+    """(R,) tokens whose hidden state predicts."""
+    classes: Tensor
+    """(R,) what comes next, counted from the start of the modality's ids."""
+    tasks: Tensor
+    """(R,) data source of each row; on the host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamTensors:
+    """A `Stream` as tensors."""
+
+    tokens: TokenTensors
+    positions: Tensor
+    """(T,) place of each token in its document."""
+    offsets: np.ndarray[tuple[int], np.dtype[np.int64]]
+    """(N+1,) on the host."""
+    targets: tuple[TargetGroup, ...]
+
+    def to(self, device: torch.device) -> StreamTensors:
+        """The same on `device`."""
+        return StreamTensors(
+            tokens=self.tokens.to(device),
+            positions=self.positions.to(device, non_blocking=True),
+            offsets=self.offsets,
+            targets=tuple(
+                TargetGroup(
+                    modality=group.modality,
+                    rows=group.rows.to(device, non_blocking=True),
+                    classes=group.classes.to(device, non_blocking=True),
+                    tasks=group.tasks,
+                )
+                for group in self.targets
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What one stream cost."""
+
+    mean: Tensor
+    """Cross-entropy in nats, mean over all target tokens; what is differentiated."""
+    groups: tuple[tuple[TargetGroup, Tensor], ...]
+    """Target rows of each modality with their own losses, (R,) nats, detached."""
+
+
+class Gato(nn.Module):
+    """One decoder-only Transformer over text, pictures, observations and actions.
+
+    Args:
+        config: its shape.
+        vocabulary: its token ids; None takes the shipped one.
+        seed: of the fresh weights.
+
+    Raises:
+        ValueError: the vocabulary's size is not the configuration's.
+
+    Example:
+        >>> gato = Gato(GatoConfig.preset("lite-1m"))
+    """
+
+    def __init__(self, config: GatoConfig, vocabulary: Vocabulary | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
+        if self.vocabulary.size != config.vocab_size:
+            raise ValueError(
+                f"vocab_size must be the vocabulary's, expected {self.vocabulary.size}, got {config.vocab_size}; "
+                "pass GatoConfig.preset(name, vocab_size=vocabulary.size)"
+            )
+        self.formats: tuple[TaskFormat, ...] = ()
+        """How the tasks it was trained on are spoken of; `load` fills it in."""
+        self.embedding = Embedding(config)
+        self.transformer = Transformer(config)
+        generator = torch.Generator().manual_seed(seed)
+        self.embedding.initialise(generator)
+        self.transformer.initialise(generator)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.tokens.weight.device
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained scalars; the head shares the token table."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def n_block_parameters(self) -> int:
+        """Scalars that every token is multiplied with: the blocks, without tables and encoders."""
+        return sum(parameter.numel() for parameter in self.transformer.parameters())
+
+    def token_tensors(self, tokens: Tokens, generator: np.random.Generator | None = None) -> TokenTensors:
+        """`tokens` on this model's device; without a `generator`, patch places are the middle of their interval."""
+        vocabulary = self.vocabulary
+        made = to_tensors(tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator)
+        return made.to(self.device) if self.device.type != "cpu" else made
+
+    def hidden(self, tokens: TokenTensors, positions: Tensor, attention_over: AttentionOver) -> Float[Tensor, "T D"]:
+        """Hidden states of `tokens` under any attention; training, prefilling and acting differ only in the last."""
+        hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over)
+        return hidden
+
+    def forward(self, stream: StreamTensors, backend: Backend = "auto") -> Float[Tensor, "T D"]:
+        """Hidden states (T, D) of a stream of whole documents."""
+        return self.hidden(
+            stream.tokens,
+            stream.positions,
+            lambda _layer, query, key, value: attend(query, key, value, stream.offsets, backend),
+        )
+
+    def logits(self, hidden: Float[Tensor, "R D"], ids: Tensor | slice | None = None) -> Float[Tensor, "R V"]:
+        """Scores of the token ids `ids` (all of them if None) after each hidden state."""
+        table = self.embedding.tokens.weight
+        return F.linear(hidden, table if ids is None else table[ids])
+
+    def loss(self, stream: StreamTensors, backend: Backend = "auto") -> Losses:
+        """Cross-entropy of the stream's target tokens.
+
+        Raises:
+            ValueError: the stream has no target.
+        """
+        if not stream.targets:
+            raise ValueError("a training stream needs at least one target token (text or action), got none")
+        hidden = self(stream, backend)
+        groups = []
+        for group in stream.targets:
+            logits = self.logits(hidden[group.rows], self.modality_ids(group.modality))
+            groups.append((group, F.cross_entropy(logits.float(), group.classes, reduction="none")))  # (R,)
+        n_target = sum(len(losses) for _, losses in groups)
+        mean = torch.stack([losses.sum() for _, losses in groups]).sum() / n_target
+        return Losses(mean=mean, groups=tuple((group, losses.detach()) for group, losses in groups))
+
+    def modality_ids(self, modality: int) -> Tensor | slice:
+        """Token ids among which the next token of that modality is chosen."""
+        vocabulary = self.vocabulary
+        if modality == 0:
+            ids = [*vocabulary.text_ids, vocabulary.end]
+            return torch.tensor(ids, device=self.device)
+        ids_range = (vocabulary.bin_ids, vocabulary.discrete_ids)[modality - 1]
+        return slice(ids_range.start, ids_range.stop)
+
+
+def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.Generator | None) -> StreamTensors:
+    """A stream as tensors on the host, its target rows grouped by modality.
+
+    Args:
+        stream: whole documents.
+        vocabulary: names the id ranges.
+        generator: draws patch places as in training; None takes the middle of each interval.
+
+    Raises:
+        ValueError: a target token is neither text, a bin nor a discrete value.
+    """
+    target_rows = np.flatnonzero(stream.target)
+    target_ids = stream.labels[target_rows].astype(np.int64)
+    document = np.searchsorted(stream.offsets, target_rows, side="right") - 1
+    if len(target_rows) and (stream.offsets[document] == target_rows).any():
+        raise ValueError("the first token of a document has nothing before it to be predicted from, got it as a target")
+    classes = np.where(target_ids == vocabulary.end, len(vocabulary.text_ids), target_ids)
+    modality = np.where(target_ids == vocabulary.end, 0, -1)
+    for index, id_range in enumerate((vocabulary.text_ids, vocabulary.bin_ids, vocabulary.discrete_ids)):
+        inside = (target_ids >= id_range.start) & (target_ids < id_range.stop)
+        modality[inside] = index
+        classes[inside] = target_ids[inside] - id_range.start
+    if (modality < 0).any():
+        wrong = int(target_ids[modality < 0][0])
+        raise ValueError(f"targets must be text, bins or discrete values, got {vocabulary.describe(wrong)}")
+    groups = []
+    for index in range(len(MODALITIES)):
+        chosen = np.flatnonzero(modality == index)
+        if len(chosen):
+            groups.append(
+                TargetGroup(
+                    modality=index,
+                    rows=torch.from_numpy(target_rows[chosen] - 1),
+                    classes=torch.from_numpy(classes[chosen]),
+                    tasks=torch.from_numpy(stream.tasks[document[chosen]].astype(np.int64)),
+                )
+            )
+    positions = np.arange(len(stream.target)) - np.repeat(stream.offsets[:-1], stream.lengths)
+    return StreamTensors(
+        tokens=to_tensors(
+            stream.tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator
+        ),
+        positions=torch.from_numpy(positions),
+        offsets=stream.offsets,
+        targets=tuple(groups),
+    )

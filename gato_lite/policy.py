@@ -1,0 +1,410 @@
+"""Observations → actions: everything that changes while a model acts lives here, nothing on the model.
+
+A `Policy` has one or many slots. Each slot is an environment with spaces of its own; all slots share every forward.
+One forward reads the previous action's last token and the new observation together; each further action token costs
+one more. When a slot's context is full, the older half of its timesteps is dropped and the rest is read again, so that
+every prediction is over a contiguous window of an episode, as in training.
+
+Source: Reed et al. 2022, sections 2.2 (prompts) and 2.5 (deployment).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector.utils import batch_space, concatenate as stack_values, create_empty_array, iterate
+
+from gato_lite.cache import Decoder
+from gato_lite.config import TokenSpec
+from gato_lite.model import Gato
+from gato_lite.run import find_format
+from gato_lite.sampling import Legal, Sampler
+from gato_lite.sequence import Tokens, concatenate, plain, select, split
+from gato_lite.spaces import AnySpace
+from gato_lite.tokenizers.space import SpaceTokenizer
+
+Observation = Any  # Any: whatever the environment's observation space holds
+Action = Any  # Any: whatever its action space holds
+Demonstration = Sequence[tuple[Observation, Action]]
+"""The timesteps of one episode."""
+
+
+@dataclass(frozen=True)
+class _Language:
+    """How one kind of environment is spoken of; slots that speak the same share one."""
+
+    observation: SpaceTokenizer
+    action: SpaceTokenizer
+    spec: TokenSpec
+    instruction: str | None
+    ranges: list[tuple[int, int]] | None
+    """Legal ids of each action token, where the space has a fixed number of them."""
+
+
+@dataclass
+class _Timestep:
+    """One timestep of a slot: what was seen, and as much of the action as has been chosen."""
+
+    observation: Tokens
+    """With the separator, if there is one; nothing left out."""
+    repeats: npt.NDArray[np.bool_]
+    """Which of its tokens the previous timestep already said."""
+    action: list[int] = field(default_factory=list)
+
+    def tokens(self, *, first: bool) -> Tokens:
+        seen = self.observation if first or not self.repeats.any() else select(self.observation, ~self.repeats)
+        return concatenate([seen, plain(self.action)]) if self.action else seen
+
+    def length(self, *, first: bool) -> int:
+        return len(self.repeats) - (0 if first else int(self.repeats.sum())) + len(self.action)
+
+
+@dataclass
+class _Slot:
+    """One environment's episode so far."""
+
+    language: _Language
+    prefix: Tokens
+    """Instruction and prompt: read before every window."""
+    timesteps: list[_Timestep] = field(default_factory=list)
+    """Those in the window; the last may be under way."""
+    seen: Observation = None
+    """The last observation."""
+    unread: list[int] = field(default_factory=list)
+    """Action tokens chosen but not in the cache yet."""
+
+    def window(self) -> Tokens:
+        return concatenate([self.prefix, *_window_tokens(self.timesteps)])
+
+
+def _window_tokens(timesteps: Sequence[_Timestep]) -> list[Tokens]:
+    return [step.tokens(first=index == 0) for index, step in enumerate(timesteps)]
+
+
+def _newest(timesteps: list[_Timestep], budget: int) -> list[_Timestep]:
+    """The longest run of last timesteps that is a window of at most `budget` tokens; may be empty."""
+    length = 0
+    for count, step in enumerate(reversed(timesteps)):
+        if length + step.length(first=True) > budget:
+            return timesteps[len(timesteps) - count :]
+        length += step.length(first=False)
+    return timesteps
+
+
+class Policy:
+    """A model that acts.
+
+    Args:
+        gato: the model.
+        observation_space: of one environment; or a list, a slot for each.
+        action_space: likewise.
+        task: name of the trained task that this is (a list: one for each slot); None finds it by its spaces.
+        spec: how observations become tokens; None takes the task's.
+        instruction: what to do, in words; None takes the task's.
+        prompt: demonstration episodes, each a sequence of (observation, action); as much of their end as fits into
+            half the context is read before every episode. Only for slots of one space.
+        slots: number of sub-environments of a vector environment, whose `single_*_space` are given; observations and
+            actions are then batched as Gymnasium does.
+        temperature: 0 takes the likeliest action; above 0 actions are drawn.
+        seed: of the draws.
+        context_length: tokens that a slot remembers at most; None takes the model's.
+
+    Raises:
+        ValueError: an argument does not fit the others, or a prompt's values do not fit the spaces.
+        TypeError: a space of an unsupported class.
+
+    Example:
+        >>> policy = Policy(gato, env.observation_space, env.action_space)  # doctest: +SKIP
+        >>> action = policy.act(observation)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        gato: Gato,
+        observation_space: AnySpace | Sequence[AnySpace],
+        action_space: AnySpace | Sequence[AnySpace],
+        *,
+        task: str | Sequence[str | None] | None = None,
+        spec: TokenSpec | None = None,
+        instruction: str | None = None,
+        prompt: Sequence[Demonstration] = (),
+        slots: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        context_length: int | None = None,
+    ) -> None:
+        self.gato = gato
+        self._batched = slots is not None
+        self._listed = isinstance(observation_space, (list, tuple)) or self._batched
+        n_slot = slots if slots is not None else len(observation_space) if isinstance(observation_space, (list, tuple)) else 1
+        observation_spaces = _per_slot("observation_space", observation_space, n_slot)
+        action_spaces = _per_slot("action_space", action_space, n_slot)
+        tasks = _per_slot("task", task, n_slot)
+        self._sampler = Sampler(temperature, seed)
+        self._decoder = Decoder(gato, n_slot, context_length)
+        if self._batched:
+            self._observation_batch = batch_space(observation_spaces[0], n_slot)
+            self._action_space = action_spaces[0]
+        known: list[tuple[AnySpace, AnySpace, str | None, _Language]] = []
+        self._slots: list[_Slot] = []
+        for seen, done, name in zip(observation_spaces, action_spaces, tasks, strict=True):
+            for other_seen, other_done, other_name, spoken in known:
+                if other_name == name and other_seen == seen and other_done == done:
+                    language = spoken
+                    break
+            else:
+                language = self._language(seen, done, name, spec, instruction)
+                known.append((seen, done, name, language))
+            self._slots.append(_Slot(language=language, prefix=self._prefix(language, prompt)))
+
+    @property
+    def n_slot(self) -> int:
+        """Environments that act together."""
+        return len(self._slots)
+
+    def reset(self, mask: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:
+        """Begins a new episode, in the slots where `mask` (all of them if None).
+
+        Raises:
+            ValueError: the mask has another length.
+        """
+        chosen = [True] * self.n_slot if mask is None else [bool(value) for value in mask]
+        if len(chosen) != self.n_slot:
+            raise ValueError(f"mask must have a value for each slot, expected {self.n_slot}, got {len(chosen)}")
+        for slot, begins in zip(self._slots, chosen, strict=True):
+            if begins:
+                slot.timesteps, slot.seen, slot.unread = [], None, []
+        self._decoder.forget([index for index, begins in enumerate(chosen) if begins])
+
+    @torch.inference_mode()
+    def act(self, observation: Observation, action_mask: Any = None) -> Action:
+        """One action for each slot.
+
+        Args:
+            observation: what the environment shows; with several slots a list of them, in which None lets a slot sit
+                out, or a vector environment's batch.
+            action_mask: (n,) which values of a Discrete action are allowed, as environments give it in `info`; with
+                several slots a list of them, None where there is none.
+
+        Returns:
+            A member of the action space; with several slots a list (None where the slot sat out), or a batch.
+
+        Raises:
+            ValueError: an observation is not one of its space; the message names the leaf.
+        """
+        observations, masks = self._per_slot_inputs(observation, action_mask)
+        active = [index for index, seen in enumerate(observations) if seen is not None]
+        if active:
+            self._see(active, observations)
+            hidden = self._read_news(active)
+            self._choose(active, hidden, masks)
+        actions = [self._action(index) if seen is not None else None for index, seen in enumerate(observations)]
+        if self._batched:
+            out = create_empty_array(self._action_space, self.n_slot)
+            return stack_values(self._action_space, actions, out)
+        return actions if self._listed else actions[0]
+
+    def window(self, slot: int = 0) -> Tokens:
+        """The tokens that the slot's next prediction is over: what an uncached forward would be given."""
+        return self._slots[slot].window()
+
+    # -- reading
+
+    def _see(self, active: Sequence[int], observations: Sequence[Observation]) -> None:
+        """Appends a timestep to each active slot; slots of one language are tokenised together."""
+        groups: dict[int, list[int]] = {}
+        for index in active:
+            groups.setdefault(id(self._slots[index].language), []).append(index)
+        for members in groups.values():
+            language = self._slots[members[0]].language
+            stride = 2 if language.spec.once else 1
+            rows = []
+            for index in members:  # after the previous observation, the tokenizer sees what is said again
+                before = self._slots[index].seen
+                rows += [observations[index] if before is None else before] * (stride - 1) + [observations[index]]
+            timesteps = self._timesteps(language, rows)[stride - 1 :: stride]
+            for index, step in zip(members, timesteps, strict=True):
+                slot = self._slots[index]
+                if not slot.timesteps:
+                    step.repeats[:] = False
+                slot.timesteps.append(step)
+                slot.seen = observations[index]
+
+    def _read_news(self, active: Sequence[int]) -> torch.Tensor:
+        """Reads each active slot's unread action tokens and new observation; (n, D) hidden states after them."""
+        begun: list[int] = []
+        going: list[int] = []
+        news: list[Tokens] = []
+        for index in active:
+            slot = self._slots[index]
+            new = concatenate([plain(slot.unread), slot.timesteps[-1].tokens(first=False)])
+            at = int(self._decoder.cursors[index])
+            if at == 0 or at + len(new) > self._decoder.context_length:
+                begun.append(index)
+            else:
+                going.append(index)
+                news.append(new)
+        hidden: dict[int, torch.Tensor] = {}
+        if begun:
+            self._read_windows(begun, hidden)
+        if going:
+            states = self._decoder.read(going, concatenate(news), [len(new) for new in news])
+            hidden.update(zip(going, states, strict=True))
+        for index in active:
+            self._slots[index].unread = []
+        return torch.stack([hidden[index] for index in active])
+
+    def _read_windows(self, rows: Sequence[int], hidden: dict[int, torch.Tensor]) -> None:
+        """Reads whole windows anew: at an episode's start, and after the older half has been dropped."""
+        windows = []
+        for index in rows:
+            slot = self._slots[index]
+            room = self._decoder.context_length - len(slot.prefix)
+            if self._decoder.cursors[index]:
+                slot.timesteps = _newest(slot.timesteps, room // 2) or slot.timesteps[-1:]
+            window = slot.window()
+            if len(window) > self._decoder.context_length:
+                raise ValueError(
+                    f"one timestep of slot {index} is {len(window) - len(slot.prefix)} tokens and {len(slot.prefix)} "
+                    f"come before it, more than the context of {self._decoder.context_length}; raise context_length "
+                    "or make the observation smaller with a TokenSpec"
+                )
+            windows.append(window)
+        states = self._decoder.read_documents(rows, windows)
+        hidden.update(zip(rows, states, strict=True))
+
+    # -- choosing
+
+    def _choose(self, active: Sequence[int], hidden: torch.Tensor, masks: Sequence[Any]) -> None:
+        """Chooses action tokens until every active slot's action is whole."""
+        rows = list(active)
+        while True:
+            legal = [self._legal(index, masks[index]) for index in rows]
+            unfinished = [place for place, ids in enumerate(legal) if ids is not None]
+            if not unfinished:
+                return
+            if len(unfinished) < len(rows):
+                hidden = hidden[unfinished]
+            rows = [rows[place] for place in unfinished]
+            ids = [legal_ids for legal_ids in legal if legal_ids is not None]
+            for index, chosen in zip(rows, self._sampler.choose(self.gato, hidden, ids), strict=True):
+                slot = self._slots[index]
+                slot.timesteps[-1].action.append(int(chosen))
+                slot.unread.append(int(chosen))
+            rows = [index for index in rows if not self._is_whole(index)]
+            if not rows:
+                return
+            hidden = self._read_chosen(rows)
+
+    def _read_chosen(self, rows: Sequence[int]) -> torch.Tensor:
+        """Reads the action tokens just chosen; (n, D)."""
+        full = [index for index in rows if self._decoder.cursors[index] + 1 > self._decoder.context_length]
+        hidden: dict[int, torch.Tensor] = {}
+        if full:
+            self._read_windows(full, hidden)
+        going = [index for index in rows if index not in hidden]
+        if going:
+            tokens = plain([self._slots[index].unread[-1] for index in going])
+            hidden.update(zip(going, self._decoder.read(going, tokens, [1] * len(going)), strict=True))
+        for index in rows:
+            self._slots[index].unread = []
+        return torch.stack([hidden[index] for index in rows])
+
+    def _is_whole(self, index: int) -> bool:
+        """Whether the slot's action has a known number of tokens and all of them."""
+        slot = self._slots[index]
+        ranges = slot.language.ranges
+        return ranges is not None and len(slot.timesteps[-1].action) == len(ranges)
+
+    def _legal(self, index: int, mask: Any) -> Legal | None:
+        """Ids that may come next in the slot's action; None when it is whole."""
+        slot = self._slots[index]
+        action = slot.timesteps[-1].action
+        ranges = slot.language.ranges
+        if ranges is not None:
+            if len(action) == len(ranges):
+                return None
+            if mask is None:
+                return ranges[len(action)]
+            allowed = np.flatnonzero(np.asarray(mask))
+            start, stop = ranges[0]
+            if len(ranges) != 1 or np.asarray(mask).shape != (stop - start,) or not len(allowed):
+                raise ValueError(
+                    f"action_mask of slot {index} must allow at least one of the {stop - start} values of a Discrete "
+                    f"action, got {mask!r}"
+                )
+            return (start + allowed).astype(np.int32)
+        legal = slot.language.action.legal(action)
+        return legal if len(legal) else None
+
+    def _action(self, index: int) -> Action:
+        slot = self._slots[index]
+        return slot.language.action.decode(plain(slot.timesteps[-1].action))
+
+    # -- setting up
+
+    def _language(
+        self, seen: AnySpace, done: AnySpace, task: str | None, spec: TokenSpec | None, instruction: str | None
+    ) -> _Language:
+        known_spec, known_instruction = find_format(self.gato.formats, seen, done, task)
+        spec = spec if spec is not None else known_spec
+        vocabulary = self.gato.vocabulary
+        action = SpaceTokenizer(done, vocabulary, action=True)
+        return _Language(
+            observation=SpaceTokenizer(seen, vocabulary, spec=spec),
+            action=action,
+            spec=spec,
+            instruction=instruction if instruction is not None else known_instruction,
+            ranges=action.legal_ranges,
+        )
+
+    def _prefix(self, language: _Language, prompt: Sequence[Demonstration]) -> Tokens:
+        """Instruction, then the end of the demonstrations."""
+        pieces = language.instruction and self.gato.vocabulary.text.encode(language.instruction)
+        instruction = plain(pieces if pieces is not None and len(pieces) else [])
+        budget = self._decoder.context_length // 2 - len(instruction)
+        windows: list[list[Tokens]] = []
+        for episode in reversed(prompt):
+            timesteps = self._timesteps(language, [seen for seen, _ in episode])
+            for step, (_, action) in zip(timesteps, episode, strict=True):
+                step.action = language.action.encode(action).ids.tolist()
+            window = _window_tokens(_newest(timesteps, budget))
+            budget -= sum(map(len, window))
+            windows.insert(0, window)
+        return concatenate([instruction, *(tokens for window in windows for tokens in window)])
+
+    def _timesteps(self, language: _Language, observations: Sequence[Observation]) -> list[_Timestep]:
+        """A timestep for each observation; what the one before said is marked in all but the first."""
+        vocabulary = self.gato.vocabulary
+        tokens, lengths, repeats = language.observation.encode_many(language.observation.stack(observations))
+        runs = split(tokens, lengths, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
+        timesteps = []
+        for run, repeated in zip(runs, np.split(repeats, np.cumsum(lengths)[:-1]), strict=True):
+            if language.spec.separator:
+                run = concatenate([run, plain([vocabulary.separator])])  # noqa: PLW2901
+                repeated = np.append(repeated, False)  # noqa: PLW2901
+            timesteps.append(_Timestep(run, repeated))
+        return timesteps
+
+    def _per_slot_inputs(self, observation: Observation, action_mask: Any) -> tuple[list[Any], list[Any]]:
+        if self._batched:
+            observations = list(iterate(self._observation_batch, observation))
+        else:
+            observations = list(observation) if self._listed else [observation]
+        masks = list(action_mask) if self._listed and action_mask is not None else [action_mask] * self.n_slot
+        for name, values in (("observations", observations), ("action masks", masks)):
+            if len(values) != self.n_slot:
+                raise ValueError(f"expected {self.n_slot} {name}, one for each slot, got {len(values)}")
+        return observations, masks
+
+
+def _per_slot(name: str, value: Any, n_slot: int) -> list[Any]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * n_slot
+    if len(values) != n_slot:
+        raise ValueError(f"expected {n_slot} values of {name}, one for each slot, got {len(values)}")
+    return values

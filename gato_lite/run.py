@@ -1,0 +1,223 @@
+"""A run's folder, read side: `config.json`, the vocabulary, and the newest checkpoint, as a `Gato` that can act.
+
+    RUN/config.json       the model's shape, the tasks it was trained on, how it was trained
+    RUN/vocabulary.json   the id ranges and the text model's hash
+    RUN/text.model        the SentencePiece model
+    RUN/checkpoints/      see `gato_lite.checkpoint`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+from gymnasium import Space
+
+from gato_lite.checkpoint import Checkpoint, load_checkpoint
+from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.model import Gato
+from gato_lite.names import unknown_name
+from gato_lite.spaces import AnySpace, space_from_json, space_to_json
+from gato_lite.tokenizers.vocabulary import Vocabulary
+
+FORMAT_VERSION: Final = 1
+CONFIG_FILE: Final = "config.json"
+VOCABULARY_FILE: Final = "vocabulary.json"
+TEXT_MODEL_FILE: Final = "text.model"
+
+
+class RunError(ValueError):
+    """A run folder that is not what it says: which file, what was expected, what was found."""
+
+
+class TaskFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one task that the model was trained on is spoken of."""
+
+    name: str
+    observation_space: dict[str, Any]  # Any: nested JSON of `space_to_json`
+    action_space: dict[str, Any]
+    spec: TokenSpec = TokenSpec()
+    instruction: str | None = None
+
+    def fits(self, observation_space: AnySpace, action_space: AnySpace) -> bool:
+        """Whether an environment with these spaces could be this task."""
+        return self.observation_space == space_to_json(observation_space) and self.action_space == space_to_json(
+            action_space
+        )
+
+    @property
+    def spaces(self) -> tuple[Space[Any], Space[Any]]:
+        """Observation and action space."""
+        return space_from_json(self.observation_space), space_from_json(self.action_space)
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `config.json`."""
+
+    format_version: int = FORMAT_VERSION
+    model: GatoConfig
+    tasks: tuple[TaskFormat, ...] = ()
+    vocabulary: str
+    """Fingerprint of the vocabulary."""
+    training: dict[str, Any] = {}  # Any: the training configuration, for people and for --resume
+    """How it was trained."""
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+def write_run(run: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
+    """Writes `config.json` and the vocabulary's two files; the config comes last."""
+    run.mkdir(parents=True, exist_ok=True)
+    files = {
+        TEXT_MODEL_FILE: vocabulary.text.model_bytes,
+        VOCABULARY_FILE: vocabulary.to_json().encode(),
+        CONFIG_FILE: msgspec.json.format(msgspec.json.encode(config), indent=1),
+    }
+    for name, data in files.items():
+        partial = run / f".{name}.partial"
+        partial.write_bytes(data)
+        partial.replace(run / name)
+
+
+def read_run_config(run: Path | str) -> RunConfig:
+    """`RUN/config.json`.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder.
+        RunError: the file is damaged, or of a later format.
+    """
+    path = Path(run) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"'{run}' holds no run: expected the file {path}; train one with `gato-lite train`")
+    data = path.read_bytes()
+    try:
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version > FORMAT_VERSION:
+            raise RunError(f"{path}: format version {version} needs a later gato-lite; this one reads {FORMAT_VERSION}")
+        return msgspec.json.decode(data, type=RunConfig)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise RunError(f"{path}: not a run's configuration: {error}") from error
+    except ValueError as error:
+        raise RunError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
+    """The run's vocabulary, checked against the fingerprint in its configuration.
+
+    Raises:
+        RunError: a file is missing or altered, or is another vocabulary's.
+    """
+    folder = Path(run)
+    try:
+        stored = (folder / VOCABULARY_FILE).read_bytes()
+        vocabulary = Vocabulary.from_files(stored, (folder / TEXT_MODEL_FILE).read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{error.filename}: missing from the run; expected the vocabulary it was trained with") from error
+    except ValueError as error:
+        raise RunError(f"{folder / VOCABULARY_FILE}: {error}") from error
+    if vocabulary.fingerprint != config.vocabulary:
+        raise RunError(
+            f"{folder / VOCABULARY_FILE}: the vocabulary is not the one of {CONFIG_FILE}: "
+            f"expected fingerprint {config.vocabulary}, found {vocabulary.fingerprint}"
+        )
+    return vocabulary
+
+
+def load(run: Path | str, *, step: int | None = None, device: str | torch.device = "cpu") -> Gato:
+    """A trained model with its vocabulary and the formats of its tasks, ready to act.
+
+    Args:
+        run: folder that `gato-lite train` wrote.
+        step: which checkpoint; None takes the newest.
+        device: where the weights go.
+
+    Raises:
+        FileNotFoundError: there is no run or no checkpoint.
+        RunError: a file of the run is damaged, of a later version or of another vocabulary.
+
+    Example:
+        >>> gato = gato_lite.load("runs/demo")  # doctest: +SKIP
+    """
+    config = read_run_config(run)
+    checkpoint = load_checkpoint(run, step=step, with_optimizer=False)
+    gato = Gato(config.model, read_vocabulary(run, config))
+    load_weights(gato, checkpoint)
+    gato.formats = config.tasks
+    return gato.to(device).eval()
+
+
+def load_weights(gato: Gato, checkpoint: Checkpoint) -> None:
+    """Puts a checkpoint's weights into a model.
+
+    Raises:
+        RunError: tensors are missing, extra or misshapen; the message lists them.
+    """
+    problems = weight_problems(gato, checkpoint.model)
+    if problems:
+        raise RunError(f"{checkpoint.path}: weights do not fit the configuration: {'; '.join(problems[:8])}")
+    gato.load_state_dict(checkpoint.model)
+
+
+def weight_problems(gato: Gato, weights: dict[str, torch.Tensor]) -> list[str]:
+    """What keeps `weights` from being this model's, a line each."""
+    expected = {name: tuple(tensor.shape) for name, tensor in gato.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    return [
+        *(f"missing {name} {expected[name]}" for name in sorted(expected.keys() - found.keys())),
+        *(f"unexpected {name} {found[name]}" for name in sorted(found.keys() - expected.keys())),
+        *(
+            f"{name} expected {expected[name]}, found {found[name]}"
+            for name in sorted(expected.keys() & found.keys())
+            if expected[name] != found[name]
+        ),
+    ]
+
+
+def find_format(
+    formats: Sequence[TaskFormat],
+    observation_space: AnySpace,
+    action_space: AnySpace,
+    task: str | None = None,
+) -> tuple[TokenSpec, str | None]:
+    """Token spec and instruction for an environment.
+
+    Args:
+        formats: of the tasks that the model was trained on.
+        observation_space: of the environment.
+        action_space: of the environment.
+        task: name of one of those tasks; None finds those with equal spaces. What they agree on is taken: tasks with
+            the same spaces but other instructions leave the instruction out.
+
+    Raises:
+        ValueError: `task` is not among them.
+    """
+    if task is not None:
+        named = {known.name: known for known in formats}
+        if task not in named:
+            raise ValueError(unknown_name("trained task", task, named))
+        return named[task].spec, named[task].instruction
+    fitting = [known for known in formats if known.fits(observation_space, action_space)]
+    specs = {repr(known.spec): known.spec for known in fitting}
+    instructions = {known.instruction for known in fitting}
+    spec = next(iter(specs.values())) if len(specs) == 1 else TokenSpec()
+    return spec, instructions.pop() if len(instructions) == 1 else None
+
+
+def task_format(
+    name: str, observation_space: AnySpace, action_space: AnySpace, spec: TokenSpec, instruction: str | None
+) -> TaskFormat:
+    """The format of a task, from its spaces."""
+    return TaskFormat(
+        name=name,
+        observation_space=space_to_json(observation_space),
+        action_space=space_to_json(action_space),
+        spec=spec,
+        instruction=instruction,
+    )
+
+

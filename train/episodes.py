@@ -1,0 +1,199 @@
+"""Episodes → documents: the tokens of one part of a dataset, and any window of it by slicing.
+
+A part is tokenised once, into flat arrays; a document is then a slice at timestep boundaries, an instruction before
+it, and for some of them a prompt from another episode of the same task. No Python runs for a token.
+
+Source: Reed et al. 2022, section 2.1 (order within a timestep), 2.2 (prompts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gato_lite.sequence import ACTION_LOCAL, Tokens
+from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.tokenizers.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeTokens:
+    """All timesteps of some episodes of one task, each observation | separator | action, end to end."""
+
+    tokens: Tokens
+    is_action: npt.NDArray[np.bool_]
+    """(T,) which tokens are action tokens."""
+    labels: npt.NDArray[np.int32]
+    """(T,) what the loss asks for at each token: the token itself, or for relabelled actions the expert's."""
+    repeats: npt.NDArray[np.bool_]
+    """(T,) tokens that say again what the previous timestep said; dropped but in a window's first timestep."""
+    steps: npt.NDArray[np.int64]
+    """(S+1,) first token of each timestep, then T."""
+    patches: npt.NDArray[np.int64]
+    """(S+1,) first patch of each timestep."""
+    pixels: npt.NDArray[np.int64]
+    """(S+1,) first pixel value of each timestep."""
+    chunks: npt.NDArray[np.int64]
+    """(S+1,) first chunk of each timestep."""
+    episodes: npt.NDArray[np.int64]
+    """(E+1,) first timestep of each episode, then S."""
+    lengths: npt.NDArray[np.int64]
+    """(S+1,) running count of tokens that are not repeats."""
+
+    def window_length(self, first: int, last: int) -> int:
+        """Tokens in the window of timesteps [first, last)."""
+        repeated = int(self.repeats[self.steps[first] : self.steps[first + 1]].sum())
+        return int(self.lengths[last] - self.lengths[first]) + repeated
+
+    def last_within(self, first: int, stop: int, budget: int) -> int:
+        """Largest `last` ≤ `stop` for which the window [first, last) has at most `budget` tokens; may be `first`."""
+        repeated = int(self.repeats[self.steps[first] : self.steps[first + 1]].sum())
+        limit = self.lengths[first] + budget - repeated
+        return max(first, min(stop, int(np.searchsorted(self.lengths, limit, side="right")) - 1))
+
+    def window(
+        self, first: int, last: int
+    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """Tokens, action flags and labels of the timesteps [first, last)."""
+        start, first_end, stop = (int(self.steps[step]) for step in (first, first + 1, last))
+        keep = ~self.repeats[start:stop]
+        keep[: first_end - start] = True
+        side = {
+            "pixels": self.tokens.pixels[self.pixels[first] : self.pixels[last]],
+            "patch_shapes": self.tokens.patch_shapes[self.patches[first] : self.patches[last]],
+            "patch_intervals": self.tokens.patch_intervals[self.patches[first] : self.patches[last]],
+            "chunks": self.tokens.chunks[self.chunks[first] : self.chunks[last]],
+        }
+        tokens = Tokens(ids=self.tokens.ids[start:stop][keep], local=self.tokens.local[start:stop][keep], **side)
+        return tokens, self.is_action[start:stop][keep], self.labels[start:stop][keep]
+
+
+def interleave(
+    observations: Tokens,
+    observation_lengths: npt.NDArray[np.int64],
+    repeats: npt.NDArray[np.bool_],
+    actions: Tokens,
+    action_lengths: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int32],
+    episode_lengths: npt.NDArray[np.int64],
+    *,
+    vocabulary: Vocabulary,
+    separator: bool,
+) -> EpisodeTokens:
+    """Lays S observations and S actions out as timesteps.
+
+    Args:
+        observations: tokens of all observations, one after another.
+        observation_lengths: (S,) tokens of each.
+        repeats: (T_o,) observation tokens that repeat the previous timestep's.
+        actions: tokens of all actions.
+        action_lengths: (S,) tokens of each.
+        labels: (T_a,) token the loss asks for at each action token.
+        episode_lengths: (E,) timesteps of each episode, S in all.
+        vocabulary: gives the separator, patch and chunk ids.
+        separator: whether one stands between observation and action.
+    """
+    totals = observation_lengths + int(separator) + action_lengths
+    steps = np.concatenate([np.zeros(1, np.int64), np.cumsum(totals)])
+    n_token = int(steps[-1])
+    ids = np.full(n_token, vocabulary.separator, np.int32)
+    local = np.full(n_token, ACTION_LOCAL, np.int16)
+    is_action = np.zeros(n_token, np.bool_)
+    repeated = np.zeros(n_token, np.bool_)
+
+    def places(lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        shift = starts - (np.cumsum(lengths) - lengths)
+        return np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
+
+    at = places(observation_lengths, steps[:-1])
+    ids[at], local[at], repeated[at] = observations.ids, observations.local, repeats
+    at = places(action_lengths, steps[1:] - action_lengths)
+    ids[at], local[at], is_action[at] = actions.ids, actions.local, True
+    asked = ids.copy()
+    asked[at] = labels
+
+    patch_counts = np.concatenate([[0], np.cumsum(ids == vocabulary.patch)])[steps]
+    chunk_counts = np.concatenate([[0], np.cumsum(ids == vocabulary.chunk)])[steps]
+    sizes = observations.patch_shapes.astype(np.int64).prod(1)
+    return EpisodeTokens(
+        tokens=Tokens(
+            ids=ids,
+            local=local,
+            pixels=observations.pixels,
+            patch_shapes=observations.patch_shapes,
+            patch_intervals=observations.patch_intervals,
+            chunks=observations.chunks,
+        ),
+        is_action=is_action,
+        labels=asked,
+        repeats=repeated,
+        steps=steps,
+        patches=patch_counts,
+        pixels=np.concatenate([[0], np.cumsum(sizes)])[patch_counts],
+        chunks=chunk_counts,
+        episodes=np.concatenate([np.zeros(1, np.int64), np.cumsum(episode_lengths)]),
+        lengths=np.concatenate([[0], np.cumsum(~repeated)])[steps],
+    )
+
+
+def without_last(
+    columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]], lengths: npt.NDArray[np.int64]
+) -> dict[str, Sequence[Any] | npt.NDArray[Any]]:
+    """Observation columns without each episode's last, on which nobody acted.
+
+    Args:
+        columns: by leaf path, sum of (T_e + 1) values each.
+        lengths: (E,) timesteps T_e of each episode.
+    """
+    acted = np.ones(int(lengths.sum()) + len(lengths), np.bool_)
+    acted[np.cumsum(lengths + 1) - 1] = False
+    kept = np.flatnonzero(acted)
+    return {
+        path: column[kept] if isinstance(column, np.ndarray) else [column[index] for index in kept]
+        for path, column in columns.items()
+    }
+
+
+def tokenise_episodes(
+    observations: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
+    actions: Mapping[str, Sequence[Any] | npt.NDArray[Any]],
+    labels: Mapping[str, Sequence[Any] | npt.NDArray[Any]] | None,
+    episode_lengths: npt.NDArray[np.int64],
+    *,
+    observation_tokenizer: SpaceTokenizer,
+    action_tokenizer: SpaceTokenizer,
+    vocabulary: Vocabulary,
+    separator: bool,
+) -> EpisodeTokens:
+    """Tokens of columns of raw values, each with S rows.
+
+    Raises:
+        ValueError: labels and actions differ in their number of tokens, which only spaces of fixed size may have.
+    """
+    seen, seen_lengths, repeats = observation_tokenizer.encode_many(observations)
+    first_steps = np.cumsum(episode_lengths) - episode_lengths
+    starts = np.zeros(len(seen_lengths), np.bool_)
+    starts[first_steps[episode_lengths > 0]] = True
+    repeats = repeats & ~np.repeat(starts, seen_lengths)  # what another episode said is news
+    done, done_lengths, _ = action_tokenizer.encode_many(actions)
+    asked = done.ids
+    if labels is not None:
+        asked_tokens, asked_lengths, _ = action_tokenizer.encode_many(labels)
+        if not np.array_equal(asked_lengths, done_lengths):
+            raise ValueError("relabelled actions must have as many tokens as the actions taken; this space's vary")
+        asked = asked_tokens.ids
+    return interleave(
+        seen,
+        seen_lengths,
+        repeats,
+        done,
+        done_lengths,
+        asked,
+        episode_lengths,
+        vocabulary=vocabulary,
+        separator=separator,
+    )

@@ -1,0 +1,123 @@
+"""A weighted mixture of sources: the stream of step n is a pure function of (seed, n).
+
+Nothing is remembered between steps, so a resumed run, or another number of loader workers, sees the same data. The
+next streams are made in a thread while the model works on this one.
+
+Source: Reed et al. 2022, section 2.3 and appendix C (sampling by weight).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Self
+
+import numpy as np
+
+from gato_lite.model import StreamTensors, stream_tensors
+from gato_lite.sequence import lay_out
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.sources import Source, mean_length
+
+
+class Mixture:
+    """Streams of about `tokens_per_step` tokens, drawn from weighted sources.
+
+    Args:
+        sources: where documents come from.
+        weights: share of each source in the *tokens*, up to a common factor.
+        vocabulary: of the model.
+        tokens_per_step: a stream ends with the document that reaches this many tokens.
+        context_length: longest document in tokens.
+        seed: of everything drawn.
+
+    Raises:
+        ValueError: no source, or a weight that is not positive.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        weights: Sequence[float],
+        vocabulary: Vocabulary,
+        *,
+        tokens_per_step: int,
+        context_length: int,
+        seed: int,
+    ) -> None:
+        if not sources or len(sources) != len(weights):
+            raise ValueError(f"expected a weight for each source, got {len(sources)} sources, {len(weights)} weights")
+        if any(not np.isfinite(weight) or weight <= 0 for weight in weights):
+            raise ValueError(f"weights must be positive, got {list(weights)}; leave a source out instead")
+        self.sources = list(sources)
+        self.vocabulary = vocabulary
+        self.tokens_per_step = tokens_per_step
+        self.context_length = context_length
+        self.seed = seed
+        lengths = [mean_length(source, context_length) for source in sources]
+        shares = np.array(weights, np.float64) / lengths
+        self._ends = np.cumsum(shares / shares.sum())
+
+    def stream(self, step: int) -> StreamTensors:
+        """The stream of training step `step`."""
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+        documents = []
+        n_token = 0
+        while n_token < self.tokens_per_step:
+            index = min(int(np.searchsorted(self._ends, generator.random(), side="right")), len(self.sources) - 1)
+            document = self.sources[index].draw(generator, self.context_length)
+            documents.append(replace(document, task=index))
+            n_token += len(document.tokens)
+        return stream_tensors(lay_out(documents), self.vocabulary, generator)
+
+
+class Prefetch:
+    """Makes the streams of steps `first`, `first + 1`, … in a thread, a few ahead of the reader.
+
+    Example:
+        >>> with Prefetch(mixture, first=0) as streams:  # doctest: +SKIP
+        ...     stream = next(streams)
+    """
+
+    def __init__(self, mixture: Mixture, first: int, n_ahead: int = 3) -> None:
+        self.waited_s = 0.0
+        """Seconds that the reader has waited for a stream."""
+        self._mixture = mixture
+        self._ready: queue.Queue[StreamTensors | BaseException] = queue.Queue(maxsize=n_ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._make, args=(first,), name="gato-lite-loader", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get_nowait()
+            except queue.Empty:
+                self._thread.join(timeout=0.05)
+
+    def __iter__(self) -> Iterator[StreamTensors]:
+        return self
+
+    def __next__(self) -> StreamTensors:
+        start = time.perf_counter()
+        made = self._ready.get()
+        self.waited_s += time.perf_counter() - start
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    def _make(self, step: int) -> None:
+        while not self._stop.is_set():
+            try:
+                self._ready.put(self._mixture.stream(step))
+            except BaseException as error:  # noqa: BLE001 - handed to the reader, which raises it
+                self._ready.put(error)
+                return
+            step += 1

@@ -1,0 +1,164 @@
+"""Optimisers and the learning-rate schedule.
+
+`muon` orthogonalises the momentum of the blocks' matrices (Jordan et al. 2024, "Muon") and leaves tables, encoders
+and norms to AdamW. Written out because torch's own always iterates in bfloat16, which a CPU without bfloat16 matmuls
+emulates.
+
+Source: Loshchilov & Hutter 2019 (AdamW, cosine); Reed et al. 2022, appendix C.1 (warm-up, then cosine).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gato_lite.model import Gato
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every update is made an orthogonal matrix.
+
+    Args:
+        params: matrices.
+        lr: step length; an update's root mean square is `lr · 0.2`, about AdamW's.
+        momentum: Nesterov momentum.
+        weight_decay: decoupled, times `lr`.
+
+    Source: Jordan et al. 2024; Liu et al. 2025, "Muon is scalable", section 2.2 (the factor 0.2·√max(shape)).
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """One update of every matrix that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"]
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                update = orthogonalise(parameter.grad.lerp(momentum, group["momentum"]))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-0.2 * max(parameter.shape) ** 0.5 * group["lr"])
+
+
+def orthogonalise(matrix: Tensor, n_step: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly: singular values end near 1.
+
+    Source: Jordan et al. 2024 (quintic Newton–Schulz iteration and its coefficients).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(n_step):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+class Optimiser:
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest, with one schedule.
+
+    Args:
+        gato: whose weights are trained.
+        name: `adamw` or `muon`.
+        learning_rate: peak of AdamW.
+        matrix_learning_rate: peak of Muon.
+        weight_decay: of matrices; tables, norms and biases have none.
+    """
+
+    def __init__(
+        self,
+        gato: Gato,
+        *,
+        name: Literal["adamw", "muon"],
+        learning_rate: float,
+        matrix_learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        matrices = [p for p in gato.transformer.parameters() if p.ndim == 2]
+        chosen = {id(parameter) for parameter in matrices}
+        rest = [p for p in gato.parameters() if id(p) not in chosen]
+        groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": 0.0}]
+        if name == "adamw":
+            groups.append({"params": matrices, "weight_decay": weight_decay})
+        adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+        self._optimisers: list[torch.optim.Optimizer] = [adamw]
+        if name == "muon":
+            self._optimisers.append(Muon(matrices, lr=matrix_learning_rate, weight_decay=weight_decay))
+        self._peaks = [learning_rate, matrix_learning_rate][: len(self._optimisers)]
+        self._names = {id(parameter): key for key, parameter in gato.named_parameters()}
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` times the peak learning rates; gradients are cleared."""
+        for optimiser, peak in zip(self._optimisers, self._peaks, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def clear(self) -> None:
+        """Drops the gradients, of a step that is skipped."""
+        for optimiser in self._optimisers:
+            optimiser.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State by "parameter name:entry"; what a checkpoint stores."""
+        return {
+            f"{self._names[id(parameter)]}:{entry}": value
+            for optimiser in self._optimisers
+            for parameter, state in optimiser.state.items()
+            for entry, value in state.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what `tensors` gave.
+
+        Raises:
+            ValueError: the state is of another model or optimiser.
+        """
+        by_name: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition(":")
+            by_name.setdefault(name, {})[entry] = value
+        known = set(self._names.values())
+        if tensors and set(by_name) - known:
+            raise ValueError(f"the optimizer state has parameters that this model lacks: {sorted(set(by_name) - known)}")
+        for optimiser in self._optimisers:
+            expected = {"momentum"} if isinstance(optimiser, Muon) else {"step", "exp_avg", "exp_avg_sq"}
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    entries = by_name.get(self._names[id(parameter)])
+                    if entries is None:
+                        continue
+                    if set(entries) != expected:
+                        raise ValueError(
+                            f"optimizer state of {self._names[id(parameter)]}: expected {sorted(expected)}, "
+                            f"got {sorted(entries)}; resume with the optimizer of the run"
+                        )
+                    optimiser.state[parameter] = {
+                        entry: value.to(parameter.device if value.ndim else "cpu") for entry, value in entries.items()
+                    }
+
+
+def schedule(progress: float, step: int, warmup_steps: int) -> float:
+    """Learning-rate factor: linear over `warmup_steps`, then a cosine to zero.
+
+    Args:
+        progress: share of the run that is done, in [0, 1], by steps or by time.
+        step: steps done.
+        warmup_steps: length of the rise.
+    """
+    rise = min(1.0, (step + 1) / max(warmup_steps, 1))
+    return rise * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))

@@ -1,0 +1,53 @@
+"""Everything a training run can be told, and the recipes: functions that return it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gato_lite.config import PRESETS, GatoConfig
+from gato_lite.names import unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a run is trained; all of it is stored in the run's `config.json`."""
+
+    preset: str = "lite-1m"
+    """Model preset."""
+    patch_encoder: Literal["mlp", "linear", "resnet"] | None = None
+    """Patch encoder in place of the preset's."""
+    context_length: int = 256
+    """Longest document in tokens."""
+    tokens_per_step: int = 4096
+    """Tokens in one step's stream."""
+    optimiser: Literal["adamw", "muon"] = "muon"
+    """AdamW for everything, or Muon for the blocks' matrices."""
+    learning_rate: float = 2e-3
+    """Peak of AdamW."""
+    matrix_learning_rate: float = 1e-2
+    """Peak of Muon."""
+    weight_decay: float = 0.01
+    """Decoupled, of the blocks' matrices."""
+    warmup_steps: int = 100
+    """Steps over which the rate rises to its peak."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+    """Of weights and batches."""
+    checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints."""
+    log_every: int = 20
+    """Steps between lines of `metrics.jsonl`."""
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(unknown_name("preset", self.preset, PRESETS))
+        for name in ("context_length", "tokens_per_step", "warmup_steps", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
+
+    def model(self, vocab_size: int) -> GatoConfig:
+        """Shape of the model."""
+        changes = {} if self.patch_encoder is None else {"patch_encoder": self.patch_encoder}
+        return GatoConfig.preset(self.preset, context_length=self.context_length, vocab_size=vocab_size, **changes)

@@ -1,0 +1,236 @@
+"""Data sources: each draws documents of one task from a dataset, by a generator that the caller passes.
+
+- `ControlSource`  windows of episodes, with the task's instruction, a quarter of them with a prompt
+- `TextSource`     stretches of text
+- `PictureSource`  pictures with their captions
+
+To add a kind of data, write a class with the three members of `Source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gato_lite.config import TokenSpec
+from gato_lite.envs.dataset import Dataset
+from gato_lite.sequence import Document, Tokens, concatenate, plain
+from gato_lite.generate import picture_tokens
+from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.episodes import EpisodeTokens, tokenise_episodes, without_last
+
+PROMPT_SHARE = 0.25
+"""Share of control documents that begin with a prompt (Reed et al. 2022, section 2.2)."""
+
+
+class Source(Protocol):
+    """Anything documents can be drawn from."""
+
+    name: str
+
+    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
+        """One document of at most `context_length` tokens."""
+        ...
+
+
+def mean_length(source: Source, context_length: int, n_draw: int = 200) -> float:
+    """Mean tokens of the documents that `source` draws, estimated with a fixed generator."""
+    generator = np.random.default_rng(0)
+    return float(np.mean([len(source.draw(generator, context_length).tokens) for _ in range(n_draw)]))
+
+
+class ControlSource:
+    """Windows of recorded episodes.
+
+    Args:
+        dataset: of kind "control".
+        vocabulary: of the model.
+        name: shown in logs; None takes the dataset's task.
+
+    Raises:
+        ValueError: the dataset is of another kind, or one timestep of it is too long for any window.
+    """
+
+    def __init__(self, dataset: Dataset, vocabulary: Vocabulary, *, name: str | None = None) -> None:
+        info = dataset.info
+        self.name = name if name is not None else info.task
+        self.spec: TokenSpec = info.token_spec
+        self.observation_tokenizer = SpaceTokenizer(dataset.observation_space, vocabulary, spec=self.spec)
+        self.action_tokenizer = SpaceTokenizer(dataset.action_space, vocabulary, action=True)
+        instruction = np.zeros(0, np.int32) if not info.instruction else vocabulary.text.encode(info.instruction)
+        self.instruction = plain(instruction)
+        self._parts = [self._tokenise(dataset, part, vocabulary) for part in range(dataset.n_parts)]
+        self._part_ends = np.cumsum([len(part.episodes) - 1 for part in self._parts])
+        if not len(self._part_ends) or not self._part_ends[-1]:
+            raise ValueError(f"dataset '{dataset.path}' has no episode; record some first")
+
+    def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
+        episodes = dataset.read_part(part)
+        return tokenise_episodes(
+            without_last(episodes.observations, episodes.lengths),
+            episodes.actions,
+            episodes.labels,
+            episodes.lengths,
+            observation_tokenizer=self.observation_tokenizer,
+            action_tokenizer=self.action_tokenizer,
+            vocabulary=vocabulary,
+            separator=self.spec.separator,
+        )
+
+    @property
+    def n_episodes(self) -> int:
+        """Episodes to draw from."""
+        return int(self._part_ends[-1])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all episodes, repeats left out."""
+        return int(sum(part.lengths[-1] for part in self._parts))
+
+    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
+        """A window of a random episode; a quarter of them after a prompt from another episode.
+
+        Episodes are drawn in proportion to the windows they fill, so that every timestep is as likely as any other
+        to be in a document.
+
+        Raises:
+            ValueError: a single timestep does not fit into the context.
+        """
+        budget = context_length - len(self.instruction)
+        pieces = []
+        if generator.random() < PROMPT_SHARE and self.n_episodes > 1:
+            pieces.append(self._prompt(generator, budget // 2))
+            budget -= len(pieces[0][0])
+        pieces.append(self._window(generator, budget))
+        n_before = len(self.instruction)
+        return Document(
+            tokens=concatenate([self.instruction, *(tokens for tokens, _, _ in pieces)]),
+            target=np.concatenate([np.zeros(n_before, np.bool_), *(is_action for _, is_action, _ in pieces)]),
+            labels=np.concatenate([self.instruction.ids, *(labels for _, _, labels in pieces)]),
+        )
+
+    def _episode(self, generator: np.random.Generator) -> tuple[EpisodeTokens, int, int]:
+        index = int(generator.integers(self.n_episodes))
+        part_index = int(np.searchsorted(self._part_ends, index, side="right"))
+        part = self._parts[part_index]
+        local = index - (int(self._part_ends[part_index - 1]) if part_index else 0)
+        return part, int(part.episodes[local]), int(part.episodes[local + 1])
+
+    def _window(
+        self, generator: np.random.Generator, budget: int
+    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """A window of at most `budget` tokens: the whole episode if it fits, else from a random timestep of it."""
+        part, start, stop = self._episode(generator)
+        first, last = start, part.last_within(start, stop, budget)
+        if last < stop:  # the episode is longer than the window: begin anywhere, end where the budget does
+            first = int(generator.integers(start - (last - start) // 2, stop))
+            first = max(first, start)
+            last = part.last_within(first, stop, budget)
+        if last == first:
+            raise ValueError(
+                f"one timestep of '{self.name}' is {part.window_length(first, first + 1)} tokens, more than the "
+                f"{budget} that fit; raise context_length or make its observation smaller with a TokenSpec"
+            )
+        return part.window(first, last)
+
+    def _prompt(
+        self, generator: np.random.Generator, budget: int
+    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """A stretch of another episode: half of the time its end, else anywhere (GATO section 2.2)."""
+        part, start, stop = self._episode(generator)
+        first = int(generator.integers(start, stop))
+        if generator.random() < 0.5:  # the latest start from which the end still fits
+            first = start
+            if part.last_within(start, stop, budget) < stop:
+                limit = part.lengths[stop] - budget
+                first = min(int(np.searchsorted(part.lengths, limit, side="left")), stop - 1)
+                while first < stop - 1 and part.window_length(first, stop) > budget:
+                    first += 1
+        last = part.last_within(first, stop, budget)
+        if last == first:
+            empty = Tokens(ids=np.zeros(0, np.int32), local=np.zeros(0, np.int16))
+            return empty, np.zeros(0, np.bool_), np.zeros(0, np.int32)
+        return part.window(first, last)
+
+
+class TextSource:
+    """Stretches of text documents; each begins with `end` if it begins its document.
+
+    Args:
+        texts: documents.
+        vocabulary: of the model.
+        name: shown in logs.
+
+    Raises:
+        ValueError: there is no text.
+    """
+
+    def __init__(self, texts: Sequence[str], vocabulary: Vocabulary, *, name: str) -> None:
+        self.name = name
+        end = np.array([vocabulary.end], np.int32)
+        runs = [np.concatenate([end, vocabulary.text.encode(text), end]) for text in texts if text]
+        if not runs:
+            raise ValueError(f"text source '{name}' is empty, expected at least one document with text")
+        self._ids = np.concatenate(runs)
+        self._starts = np.concatenate([[0], np.cumsum([len(run) for run in runs])])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all documents."""
+        return len(self._ids)
+
+    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
+        """A stretch of a document chosen in proportion to its length."""
+        place = int(generator.integers(len(self._ids)))
+        document = int(np.searchsorted(self._starts, place, side="right")) - 1
+        start, stop = int(self._starts[document]), int(self._starts[document + 1])
+        if stop - start > context_length:
+            start = int(generator.integers(start, stop - context_length + 1))
+            stop = start + context_length
+        ids = self._ids[start:stop]
+        target = np.ones(len(ids), np.bool_)
+        target[0] = False
+        return Document(tokens=plain(ids), target=target, labels=ids)
+
+
+class PictureSource:
+    """Pictures, each followed by its caption and `end`.
+
+    Args:
+        pictures: (H, W, C) uint8 arrays.
+        captions: one for each.
+        vocabulary: of the model.
+        name: shown in logs.
+        patch_size: side of a patch in pixels.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[npt.NDArray[np.uint8]],
+        captions: Sequence[str],
+        vocabulary: Vocabulary,
+        *,
+        name: str,
+        patch_size: int = 16,
+    ) -> None:
+        self.name = name
+        if not pictures:
+            raise ValueError(f"picture source '{name}' is empty, expected at least one picture with a caption")
+        end = np.array([vocabulary.end], np.int32)
+        self._pictures = [picture_tokens(picture, vocabulary, patch_size) for picture in pictures]
+        self._captions = [np.concatenate([vocabulary.text.encode(caption), end]) for caption in captions]
+
+    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
+        """A picture and its caption, cut at the context's end."""
+        index = int(generator.integers(len(self._pictures)))
+        picture, caption = self._pictures[index], self._captions[index]
+        caption = caption[: max(context_length - len(picture), 0)]
+        tokens = concatenate([picture, plain(caption)])
+        target = np.arange(len(tokens)) >= len(picture)
+        return Document(tokens=tokens, target=target, labels=tokens.ids)
+
+
