@@ -11,7 +11,8 @@ from gymnasium import spaces
 from gato_lite.config import MAX_CHANNELS, LeafKind, TokenSpec
 from gato_lite.names import unknown_name
 from gato_lite.spaces import SUPPORTED, AnySpace, is_text, leaf_spaces
-from gato_lite.tokenizers.group import Group
+from gato_lite.tokenizers.composite import Count, GraphLeaf, OneOfLeaf, SequenceLeaf
+from gato_lite.tokenizers.group import Group, joined
 from gato_lite.tokenizers.leaf import Leaf, name_of
 from gato_lite.tokenizers.leaves import BinLeaf, ChunkLeaf, ImageLeaf, IntegerLeaf
 from gato_lite.tokenizers.strings import TextLeaf
@@ -58,9 +59,8 @@ class _Builder:
 
     def group(self, space: AnySpace, path: str, dropped: list[str] | None = None, *, inside: bool = False) -> Group:
         """A space at `path`; `inside` another leaf every text has an end."""
-        prefix = f"{path}/" if path else ""
         kept = [
-            (f"{prefix}{relative}" if relative else path, part)
+            (joined(path, relative), part)
             for relative, part in leaf_spaces(space).items()
             if relative not in (dropped or ())
         ]
@@ -75,6 +75,8 @@ class _Builder:
     def leaf(self, space: AnySpace, path: str, *, has_end: bool) -> Leaf:
         """The leaf of a space that is neither Dict nor Tuple."""
         self.paths.append(path)
+        if isinstance(space, (spaces.Sequence, spaces.OneOf, spaces.Graph)):
+            return self.composite(space, path)
         kind = self.kind(space, path)
         match kind:
             case "text":
@@ -89,6 +91,22 @@ class _Builder:
             case "chunks":
                 return ChunkLeaf(path, space, self.vocabulary)
         return BinLeaf(path, space, self.vocabulary, action=self.action)
+
+    def composite(self, space: spaces.Sequence | spaces.OneOf[Any] | spaces.Graph, path: str) -> Leaf:
+        """The leaf of a space whose values hold others; theirs have the paths "*", "0", "1", … or "nodes", "edges"."""
+        if path in self.kinds:
+            raise ValueError(f"{name_of(path)}: expected no kind for {space}, got '{self.kinds[path]}'")
+        count = Count(path, self.vocabulary, action=self.action)
+        match space:
+            case spaces.Sequence():
+                element = self.group(space.feature_space, joined(path, "*"), inside=True)
+                return SequenceLeaf(path, space, element, count)
+            case spaces.OneOf():
+                parts = [self.group(part, joined(path, str(i)), inside=True) for i, part in enumerate(space.spaces)]
+                return OneOfLeaf(path, space, parts, self.vocabulary)
+        nodes = self.group(space.node_space, joined(path, "nodes"), inside=True)
+        edges = None if space.edge_space is None else self.group(space.edge_space, joined(path, "edges"), inside=True)
+        return GraphLeaf(path, space, nodes, edges, count)
 
     def kind(self, space: AnySpace, path: str) -> LeafKind:
         """The kind of a leaf: what the spec says, else what suits its space."""

@@ -24,17 +24,17 @@ LARGEST: Final = float(np.finfo(np.float32).max)
 def mu_law(x: Float[np.ndarray, "*S"]) -> Float64[np.ndarray, "*S"]:
     """sgn(x) · log(|x|μ + 1) / log(Mμ + 1): [-256, 256] onto [-1, 1], beyond it slowly on; ±inf as ±`LARGEST`."""
     x = np.asarray(x, np.float64)
-    return np.sign(x) * np.log1p(np.minimum(np.abs(x), LARGEST) * MU) / np.log1p(M * MU)
+    return np.asarray(np.sign(x) * np.log1p(np.minimum(np.abs(x), LARGEST) * MU) / np.log1p(M * MU))
 
 
 def inverse_mu_law(y: Float[np.ndarray, "*S"]) -> Float64[np.ndarray, "*S"]:
     """The x whose `mu_law` is y."""
     y = np.asarray(y, np.float64)
-    return np.sign(y) * np.expm1(np.abs(y) * np.log1p(M * MU)) / MU
+    return np.asarray(np.sign(y) * np.expm1(np.abs(y) * np.log1p(M * MU)) / MU)
 
 
 def encode_bins(y: Float[np.ndarray, "*S"], n_bins: int = 1024) -> Int32[np.ndarray, "*S"]:
-    """The bin of each y, of `n_bins` equal ones over [-1, 1]; both ends belong to it, and what lies beyond is clipped."""
+    """The bin of each y, of `n_bins` equal ones over [-1, 1], both ends included; what lies beyond is clipped."""
     bins = np.floor((np.asarray(y, np.float64) + 1.0) * (n_bins / 2))
     return np.clip(bins, 0, n_bins - 1).astype(np.int32)
 

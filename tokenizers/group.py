@@ -25,7 +25,7 @@ class Group:
         self.leaves: Final = tuple(leaves)
         self.dropped: Final = tuple(dropped)
         """Paths of leaves that are not tokenized."""
-        keys = {_joined(path, relative): route for relative, route in leaf_keys(space).items()}
+        keys = {joined(path, relative): route for relative, route in leaf_keys(space).items()}
         self._routes: Final = [(leaf.path, keys[leaf.path]) for leaf in self.leaves]
         counts = [leaf.n_tokens for leaf in self.leaves]
         self.n_tokens: Final = None if None in counts else sum(count or 0 for count in counts)
@@ -48,13 +48,13 @@ class Group:
         flat = [self.flatten(row) for row in rows]
         return {leaf.path: leaf.column([row[leaf.path] for row in flat]) for leaf in self.leaves}
 
-    def encode_leaves(self, columns: Columns, n_rows: int) -> list[Block]:
+    def encode_leaves(self, columns: Columns) -> list[Block]:
         """The tokens of each leaf's column."""
-        return [leaf.encode(columns[leaf.path], n_rows) for leaf in self.leaves]
+        return [leaf.encode(columns[leaf.path]) for leaf in self.leaves]
 
     def encode(self, rows: Sequence[Any]) -> Block:
         """The tokens of values of the space, a row each."""
-        blocks = self.encode_leaves(self.columns(rows), len(rows))
+        blocks = self.encode_leaves(self.columns(rows))
         return interleave(blocks) if blocks else Block(ids=np.zeros(0, np.int32), lengths=np.zeros(len(rows), np.int64))
 
     def decode(self, cursor: Cursor) -> Any:
@@ -94,17 +94,18 @@ class Group:
                     got = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
                     raise ValueError(f"{name_of(path)}: expected a mapping with the key '{key}', got {got}")
                 space = space.spaces[str(key)]
-            value, path = value[key], _joined(path, escape_key(str(key)))
+            value, path = value[key], joined(path, escape_key(str(key)))
         return value
 
 
-def _joined(path: str, more: str) -> str:
+def joined(path: str, more: str) -> str:
+    """`more` of a path after `path`, either of which may be empty."""
     return f"{path}/{more}" if path and more else path or more
 
 
 def _unflatten(space: AnySpace, path: str, values: Mapping[str, Any]) -> Any:
     if isinstance(space, spaces.Dict):
-        return {key: _unflatten(part, _joined(path, escape_key(key)), values) for key, part in space.spaces.items()}
+        return {key: _unflatten(part, joined(path, escape_key(key)), values) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_unflatten(part, _joined(path, str(i)), values) for i, part in enumerate(space.spaces))
+        return tuple(_unflatten(part, joined(path, str(i)), values) for i, part in enumerate(space.spaces))
     return values[path]

@@ -34,7 +34,7 @@ class PatchGrid:
         self._inverse: Final = np.argsort(self._order)
         self._is_whole: Final = self.n_patches == 1
 
-    def split(self, images: UInt8[np.ndarray, "N *S"]) -> UInt8[np.ndarray, "N L"]:
+    def split(self, images: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N L"]:
         """The pixels of every image patch by patch, each patch (height, width, channels) in C order."""
         flat = images.reshape(len(images), self.n_pixels)  # (N, L)
         return flat if self._is_whole else flat[:, self._order]

@@ -61,7 +61,7 @@ class Digits:
         wrong |= ((lead > lead_most) | ((lead == lead_most) & (rest > rest_most))).any()
         if wrong:
             raise ValueError(f"expected digits of at most {self.top.tolist()}, got {digits.tolist()}")
-        return worth[self.start] + rest
+        return np.asarray(worth[self.start] + rest)
 
     def stop(self, prefix: Int32[np.ndarray, " K"]) -> int:
         """One more than the largest digit that may follow the digits `prefix` of the same value."""

@@ -6,13 +6,13 @@ lead to leaves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gato_lite.config import LeafKind
 from gato_lite.sequence import Tokens
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.image import PatchGrid
@@ -27,15 +27,26 @@ LegalIds = npt.NDArray[np.int32]
 class Leaf(Protocol):
     """What every leaf can do."""
 
-    path: str
-    kind: str
-    space: AnySpace
-    n_tokens: int | None
+    @property
+    def path(self) -> str:
+        """Keys that lead to the leaf, joined by "/"; "" for a bare space."""
+
+    @property
+    def kind(self) -> str:
+        """What its values become: "text", "image", "chunks", "bins", "integer", "sequence", "oneof" or "graph"."""
+
+    @property
+    def space(self) -> AnySpace:
+        """Its space."""
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Tokens of a value, None where it varies."""
 
     def column(self, values: Sequence[Any]) -> Values:
         """Checks the form of single values and stacks them."""
 
-    def encode(self, column: Values, n_rows: int) -> Block:
+    def encode(self, column: Values) -> Block:
         """The tokens of a column's values."""
 
     def decode(self, cursor: Cursor) -> Any:
@@ -121,23 +132,24 @@ def stack_arrays(path: str, shape: tuple[int, ...], values: Sequence[Any]) -> np
     return np.stack(arrays) if arrays else np.zeros((0, *shape), np.int64)
 
 
-def checked(path: str, shape: tuple[int, ...], kinds: str, column: Values, n_rows: int) -> npt.NDArray[Any]:
+def checked(path: str, shape: tuple[int, ...], kinds: str, column: Values) -> npt.NDArray[Any]:
     """`column` as an array (N, E) whose dtype is of one of `kinds` (NumPy's letters) and whose shape fits."""
     array = np.asarray(column)
-    if array.shape != (n_rows, *shape):
-        raise ValueError(f"{name_of(path)}: expected {n_rows} values of shape {shape}, got an array {array.shape}")
+    if array.shape[1:] != shape or not array.ndim:
+        raise ValueError(f"{name_of(path)}: expected values of shape {shape}, got an array of shape {array.shape}")
     if array.dtype.kind not in kinds:
         expected = "integers" if "f" not in kinds else "numbers"
         raise ValueError(f"{name_of(path)}: expected {expected}, got dtype {array.dtype}")
-    return array.reshape(n_rows, -1) if array.size else array.reshape(n_rows, int(np.prod(shape)))  # (N, E)
+    return array.reshape(len(array), math.prod(shape))  # (N, E)
 
 
 def refuse(path: str, array: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], expected: str) -> None:
     """Raises a ValueError that names the first scalar of `array`, (N, E), at which `wrong` is true, if any."""
     if wrong.any():
         row, scalar = map(int, np.argwhere(wrong)[0])
-        place = "".join([f" in value {row}" if len(array) > 1 else "", f" at scalar {scalar}" if array.shape[1] > 1 else ""])
-        raise ValueError(f"{name_of(path)}: expected {expected}, got {array[row, scalar]}{place}")
+        scalar_place = f" at scalar {scalar}" if array.shape[1] > 1 else ""
+        row_place = f" in value {row}" if len(array) > 1 else ""
+        raise ValueError(f"{name_of(path)}: expected {expected}, got {array[row, scalar]}{scalar_place}{row_place}")
 
 
 def in_bounds(path: str, array: npt.NDArray[Any], low: npt.NDArray[Any], high: npt.NDArray[Any]) -> None:
@@ -146,8 +158,3 @@ def in_bounds(path: str, array: npt.NDArray[Any], low: npt.NDArray[Any], high: n
     if wrong.any():
         scalar = int(np.argwhere(wrong)[0][1])
         refuse(path, array, wrong, f"a value in {low[scalar]}..{high[scalar]}")
-
-
-def columns_of(leaves: Sequence[Leaf], rows: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
-    """Flattened values, one mapping each, as a column per leaf."""
-    return {leaf.path: leaf.column([row[leaf.path] for row in rows]) for leaf in leaves}

@@ -31,20 +31,20 @@ class IntegerLeaf:
     kind: Final = "integer"
 
     def __init__(self, path: str, space: AnySpace, vocabulary: Vocabulary) -> None:
-        self.path = path
-        self.space = space
+        self.path: Final = path
+        self.space: Final = space
         self._shape: Final = tuple(space.shape or ())
         self._ids: Final = vocabulary.discrete_ids
         self._low, self._high = integer_bounds(space)
         self._base: Final = _as_offsets(self._low)
         self._digits: Final = Digits(_as_offsets(self._high) - self._base, len(self._ids))
-        self.n_tokens: int | None = self._digits.n_tokens
+        self.n_tokens: Final[int | None] = self._digits.n_tokens
 
     def column(self, values: Sequence[Any]) -> npt.NDArray[Any]:
         return stack_arrays(self.path, self._shape, values)
 
-    def encode(self, column: Values, n_rows: int) -> Block:
-        array = checked(self.path, self._shape, "iub", column, n_rows)
+    def encode(self, column: Values) -> Block:
+        array = checked(self.path, self._shape, "iub", column)
         in_bounds(self.path, array, self._low, self._high)
         digits = self._digits.encode(_as_offsets(array) - self._base)
         return plain(digits + np.int32(self._ids.start))
@@ -75,13 +75,13 @@ class _Continuous:
     """What chunks and bins share: scalars of a Box, squashed."""
 
     def __init__(self, path: str, space: spaces.Box, limit: float) -> None:
-        self.path = path
-        self.space: AnySpace = space
+        self.path: Final = path
+        self.space: Final[AnySpace] = space
         self._shape: Final = space.shape
         self._dtype: Final = np.dtype(space.dtype)
         self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
         if self._dtype.kind == "f":
-            largest = np.finfo(self._dtype).max  # what overflow in the last cast is clipped to
+            largest = float(np.finfo(self._dtype).max)  # type: ignore[type-var]  # a float, by its kind; what overflow in the last cast is clipped to
             low, high = np.maximum(self._low, -largest), np.minimum(self._high, largest)
         else:
             low, high = self._low.astype(np.float64), self._high.astype(np.float64)
@@ -96,9 +96,9 @@ class _Continuous:
     def column(self, values: Sequence[Any]) -> npt.NDArray[Any]:
         return stack_arrays(self.path, self._shape, values)
 
-    def _scalars(self, column: Values, n_rows: int) -> npt.NDArray[Any]:
+    def _scalars(self, column: Values) -> npt.NDArray[Any]:
         """(N, E) values, NaN refused."""
-        array = checked(self.path, self._shape, "fiub", column, n_rows)
+        array = checked(self.path, self._shape, "fiub", column)
         if array.dtype.kind == "f":
             refuse(self.path, array, np.isnan(array), "a number")
         return array
@@ -108,7 +108,7 @@ class _Continuous:
         scalars = self._squash.inverse(squashed.reshape(1, -1))[0]
         if self._dtype.kind != "f":
             scalars = np.rint(scalars)
-        return np.clip(scalars, *self._clip).astype(self._dtype).reshape(self._shape)
+        return np.asarray(np.clip(scalars, *self._clip).astype(self._dtype).reshape(self._shape))
 
 
 class ChunkLeaf(_Continuous):
@@ -125,15 +125,15 @@ class ChunkLeaf(_Continuous):
         self._id: Final = vocabulary.chunk
         self._n_scalars: Final = self._low.size
         self._n_chunks: Final = -(-self._n_scalars // CHUNK_WIDTH)
-        self.n_tokens: int | None = self._n_chunks
+        self.n_tokens: Final[int | None] = self._n_chunks
 
-    def encode(self, column: Values, n_rows: int) -> Block:
-        array = self._scalars(column, n_rows)
-        wide = np.zeros((n_rows, self._n_chunks * CHUNK_WIDTH), np.float32)
+    def encode(self, column: Values) -> Block:
+        array = self._scalars(column)
+        wide = np.zeros((len(array), self._n_chunks * CHUNK_WIDTH), np.float32)
         wide[:, : self._n_scalars] = self._squash.forward(array.astype(np.float64))
-        counts = np.full(n_rows, self._n_chunks, np.int64)
+        counts = np.full(len(array), self._n_chunks, np.int64)
         return Block(
-            ids=np.full(n_rows * self._n_chunks, self._id, np.int32),
+            ids=np.full(len(array) * self._n_chunks, self._id, np.int32),
             lengths=counts,
             chunks=wide.reshape(-1, CHUNK_WIDTH),  # (N C, 32)
             n_chunks=counts,
@@ -159,10 +159,10 @@ class BinLeaf(_Continuous):
         super().__init__(path, space, np.inf if action else -1.0)
         self._is_action: Final = action
         self._ids: Final = vocabulary.bin_ids
-        self.n_tokens: int | None = self._low.size
+        self.n_tokens: Final[int | None] = self._low.size
 
-    def encode(self, column: Values, n_rows: int) -> Block:
-        array = self._scalars(column, n_rows)
+    def encode(self, column: Values) -> Block:
+        array = self._scalars(column)
         if self._is_action:
             with np.errstate(over="ignore"):
                 array = array.astype(self._dtype) if self._dtype.kind == "f" else array
@@ -189,10 +189,16 @@ class ImageLeaf:
     kind: Final = "image"
 
     def __init__(
-        self, path: str, space: spaces.Box, vocabulary: Vocabulary, *, patch_size: int, pixel_high: tuple[int, ...] | None
+        self,
+        path: str,
+        space: spaces.Box,
+        vocabulary: Vocabulary,
+        *,
+        patch_size: int,
+        pixel_high: tuple[int, ...] | None,
     ) -> None:
-        self.path = path
-        self.space: AnySpace = space
+        self.path: Final = path
+        self.space: Final[AnySpace] = space
         self._shape: Final = space.shape
         height, width, channels = space.shape if len(space.shape) == 3 else (*space.shape, 1)
         if pixel_high is not None and len(pixel_high) != channels:
@@ -202,27 +208,27 @@ class ImageLeaf:
         self._id: Final = vocabulary.patch
         self._grid: Final = PatchGrid(height, width, channels, patch_size)
         self._pixel_high: Final = None if pixel_high is None else np.tile(np.array(pixel_high), height * width)  # (E,)
-        self.n_tokens: int | None = self._grid.n_patches
+        self.n_tokens: Final[int | None] = self._grid.n_patches
 
     def column(self, values: Sequence[Any]) -> npt.NDArray[Any]:
         return stack_arrays(self.path, self._shape, values)
 
-    def encode(self, column: Values, n_rows: int) -> Block:
-        array = checked(self.path, self._shape, "iub", column, n_rows)
+    def encode(self, column: Values) -> Block:
+        array = checked(self.path, self._shape, "iub", column)
         high = np.broadcast_to(255 if self._pixel_high is None else self._pixel_high, array.shape[1:])
         if array.dtype != np.uint8 or self._pixel_high is not None:
             in_bounds(self.path, array, np.zeros_like(high), high)
         if self._pixel_high is not None:
             array = (array.astype(np.int64) * 510 + high) // (2 * high)  # rounded to nearest, injective for high ≤ 255
-        images = array.astype(np.uint8, copy=False).reshape(n_rows, *self._grid.shape)
-        counts = np.full(n_rows, self._grid.n_patches, np.int64)
+        images = array.astype(np.uint8, copy=False).reshape(len(array), *self._grid.shape)
+        counts = np.full(len(array), self._grid.n_patches, np.int64)
         return Block(
-            ids=np.full(n_rows * self._grid.n_patches, self._id, np.int32),
+            ids=np.full(len(array) * self._grid.n_patches, self._id, np.int32),
             lengths=counts,
             pixels=self._grid.split(images).reshape(-1),
-            patch_shapes=np.tile(self._grid.shapes, (n_rows, 1)),
-            patch_intervals=np.tile(self._grid.intervals, (n_rows, 1)),
-            n_pixels=np.full(n_rows, self._grid.n_pixels, np.int64),
+            patch_shapes=np.tile(self._grid.shapes, (len(array), 1)),
+            patch_intervals=np.tile(self._grid.intervals, (len(array), 1)),
+            n_pixels=np.full(len(array), self._grid.n_pixels, np.int64),
             n_patches=counts,
         )
 
@@ -231,7 +237,7 @@ class ImageLeaf:
         flat = self._grid.join(pixels[None])[0].reshape(-1)
         if self._pixel_high is not None:
             flat = (flat.astype(np.int64) * self._pixel_high * 2 + 255) // 510
-        return flat.astype(np.uint8).reshape(self._shape)
+        return np.asarray(flat.astype(np.uint8).reshape(self._shape))
 
     def legal(self, ids: Sequence[int], at: int) -> LegalIds | int:
         raise NotImplementedError("patches are never an action")

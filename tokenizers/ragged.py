@@ -119,7 +119,7 @@ def regroup(block: Block, sizes: npt.NDArray[np.int64]) -> Block:
         if counts is None:
             return None
         ends = np.concatenate([[0], np.cumsum(counts)])[np.concatenate([[0], np.cumsum(sizes)])]
-        return np.diff(ends)
+        return np.asarray(np.diff(ends))
 
     lengths = joined(block.lengths)
     assert lengths is not None

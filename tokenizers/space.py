@@ -38,7 +38,12 @@ class SpaceTokenizer:
     """
 
     def __init__(
-        self, space: AnySpace, vocabulary: Vocabulary | None = None, *, spec: TokenSpec | None = None, action: bool = False
+        self,
+        space: AnySpace,
+        vocabulary: Vocabulary | None = None,
+        *,
+        spec: TokenSpec | None = None,
+        action: bool = False,
     ) -> None:
         """Plans the leaves of `space`.
 
@@ -104,7 +109,7 @@ class SpaceTokenizer:
             and has the same value as in the row before.
         """
         n_rows = self._check_columns(columns)
-        blocks = self._group.encode_leaves(columns, n_rows)
+        blocks = self._group.encode_leaves(columns)
         if not blocks:
             return _no_tokens(), np.zeros(n_rows, np.int64), np.zeros(0, bool)
         block = interleave(blocks)

@@ -31,9 +31,9 @@ class TextLeaf:
     kind: Final = "text"
 
     def __init__(self, path: str, space: AnySpace, vocabulary: Vocabulary, *, has_end: bool) -> None:
-        self.path = path
-        self.space = space
-        self.n_tokens: int | None = None
+        self.path: Final = path
+        self.space: Final = space
+        self.n_tokens: Final[int | None] = None
         self._vocabulary: Final = vocabulary
         self._has_end: Final = has_end
         self._known: dict[str, npt.NDArray[np.int32]] = {}
@@ -44,9 +44,7 @@ class TextLeaf:
                 raise ValueError(f"{name_of(self.path)}: expected a string, got {type(value).__name__} {value!r}")
         return [str(value) for value in values]
 
-    def encode(self, column: Values, n_rows: int) -> Block:
-        if len(column) != n_rows:
-            raise ValueError(f"{name_of(self.path)}: expected {n_rows} strings, got {len(column)}")
+    def encode(self, column: Values) -> Block:
         index: dict[str, int] = {}
         rows = np.array([index.setdefault(text, len(index)) for text in column], np.int64)  # (N,) distinct string
         runs = [self._pieces(text) for text in index]
