@@ -51,8 +51,8 @@ def is_text(space: AnySpace) -> bool:
 
 
 def escape_key(key: str) -> str:
-    """`key` as one part of a leaf path, in which "/" joins parts and "." is not used."""
-    return key.replace("~", "~0").replace("/", "~1").replace(".", "~2")
+    """`key` as one part of a leaf path, in which "/" joins parts, "." is not used and no part is empty."""
+    return key.replace("~", "~0").replace("/", "~1").replace(".", "~2") or "~"
 
 
 def leaf_spaces(space: AnySpace) -> dict[str, AnySpace]:
