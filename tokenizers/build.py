@@ -80,7 +80,7 @@ class _Builder:
         kind = self.kind(space, path)
         match kind:
             case "text":
-                return TextLeaf(path, space, self.vocabulary, has_end=has_end)
+                return TextLeaf(path, space, self.vocabulary, action=self.action, has_end=has_end)
             case "integer":
                 return IntegerLeaf(path, space, self.vocabulary)
         assert isinstance(space, spaces.Box)

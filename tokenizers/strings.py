@@ -30,11 +30,12 @@ class TextLeaf:
 
     kind: Final = "text"
 
-    def __init__(self, path: str, space: AnySpace, vocabulary: Vocabulary, *, has_end: bool) -> None:
+    def __init__(self, path: str, space: AnySpace, vocabulary: Vocabulary, *, action: bool, has_end: bool) -> None:
         self.path: Final = path
         self.space: Final = space
         self.n_tokens: Final[int | None] = None
         self._vocabulary: Final = vocabulary
+        self._is_action: Final = action
         self._has_end: Final = has_end
         self._known: dict[str, npt.NDArray[np.int32]] = {}
 
@@ -78,7 +79,7 @@ class TextLeaf:
         if run is None:
             if not isinstance(text, str):
                 raise ValueError(f"{name_of(self.path)}: expected a string, got {type(text).__name__} {text!r}")
-            if self._has_end and isinstance(self.space, spaces.Text):
+            if self._is_action:
                 self._writer.check(text, self.path)
             try:
                 run = self._vocabulary.text.encode(text)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def rows_of(block: Block) -> list[list[int]]:
 @given(tables=st.lists(ROWS, min_size=1, max_size=4))
 def test_interleaving_is_row_by_row(tables: list[list[list[int]]]) -> None:
     block = interleave([ragged(rows) for rows in tables])
-    assert rows_of(block) == [sum(parts, []) for parts in zip(*tables, strict=True)]
+    assert rows_of(block) == [list(chain(*parts)) for parts in zip(*tables, strict=True)]
     assert (block.chunks[:, 0] == block.ids).all()
     assert (block.n_chunks == block.lengths).all()
 
@@ -37,7 +39,7 @@ def test_interleaving_rows_of_equal_length() -> None:
 @given(rows=ROWS)
 def test_regrouping_joins_rows(rows: list[list[int]]) -> None:
     joined = regroup(ragged(rows), np.array([0, 3, 1, 0]))
-    assert rows_of(joined) == [[], sum(rows[:3], []), rows[3], []]
+    assert rows_of(joined) == [[], list(chain(*rows[:3])), rows[3], []]
     assert (joined.n_chunks == joined.lengths).all()
 
 
