@@ -56,7 +56,7 @@ def test_the_shipped_text_is_split_without_a_leak():
     train = {line for row in rows if row.split == "train" for line in row.text.split("\n")}
     test = [line for row in rows if row.split == "test" for line in row.text.split("\n")]
     long = [line for line in test if len(line) > 60]
-    assert len(long) > 1000
+    assert len(long) > 900
     assert not [line for line in long if line in train]
     assert {row.group for row in rows if row.split == "test"} == {row.group for row in rows}
     share = sum(len(line) for line in test) / sum(len(row.text) for row in rows)
