@@ -20,7 +20,7 @@ from gato_lite.spaces import AnySpace, is_text, value_from_json, value_to_json
 
 Column: TypeAlias = npt.NDArray[Any] | list[Any]  # Any: the dtype and the values are the space's
 Values: TypeAlias = Sequence[Any] | npt.NDArray[Any]  # Any: what an environment gave
-Role: TypeAlias = Literal["observation", "action"]
+Role: TypeAlias = Literal["observation", "action", "label"]
 
 _INT32_MAX = 2**31 - 1
 
@@ -77,7 +77,7 @@ def _stack_array(space: AnySpace, values: Values, role: Role) -> npt.NDArray[Any
             raise BadValue(0, f"expected {dtype} values of {space}, got {array.dtype}")
         column = array.astype(dtype, copy=False)
         _refuse(values, column != array, f"a value of {dtype}")
-    if role == "action" or not isinstance(space, spaces.Box):
+    if role != "observation" or not isinstance(space, spaces.Box):
         low, high = _bounds(space)
         _refuse(values, (column < low) | (column > high), f"a member of {space}")
     return column
@@ -119,7 +119,7 @@ def _check_text(space: AnySpace, value: Any, role: Role, step: int) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise BadValue(step, f"expected text that UTF-8 can write, got a lone surrogate at {error.start}") from error
-    if role == "action" and not space.contains(value):
+    if role != "observation" and not space.contains(value):
         raise BadValue(step, f"expected a member of {space}, got {value!r}")
 
 

@@ -42,6 +42,8 @@ class Episodes:
     """Environment seed of each episode."""
     success: Bool[np.ndarray, " E"] | None = None
     """Whether the episode reached its goal; None where the task knows no goal."""
+    labels: Mapping[str, Column] | None = None
+    """Like `actions`: what an expert would have done at each timestep; None where the actions are the expert's own."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -58,6 +60,7 @@ def concatenate_episodes(runs: Sequence[Episodes]) -> Episodes:
     if not runs:
         raise ValueError("runs must hold at least one Episodes, got none")
     success = [run.success for run in runs if run.success is not None]
+    labels = [run.labels for run in runs if run.labels is not None]
     return Episodes(
         observations={path: _join([run.observations[path] for run in runs]) for path in runs[0].observations},
         actions={path: _join([run.actions[path] for run in runs]) for path in runs[0].actions},
@@ -67,6 +70,7 @@ def concatenate_episodes(runs: Sequence[Episodes]) -> Episodes:
         lengths=np.concatenate([run.lengths for run in runs]),
         seeds=np.concatenate([run.seeds for run in runs]),
         success=np.concatenate(success) if len(success) == len(runs) else None,
+        labels={path: _join([run[path] for run in labels]) for path in labels[0]} if len(labels) == len(runs) else None,
     )
 
 
@@ -139,6 +143,8 @@ class EpisodeBuilder:
     def __init__(self, observation_space: AnySpace, action_space: AnySpace) -> None:
         self._observations = _Side(observation_space, "observation")
         self._actions = _Side(action_space, "action")
+        self._labels = _Side(action_space, "label")
+        self._labelled = 0
         self._rewards: list[float] = []
         self._seed = -1
         self._started = False
@@ -152,10 +158,17 @@ class EpisodeBuilder:
         """Begin an episode at `observation`; what was gathered of an unfinished one is dropped."""
         self._observations.clear()
         self._actions.clear()
+        self._labels.clear()
+        self._labelled = 0
         self._rewards = []
         self._seed = seed
         self._started = True
         self._observations.append(observation)
+
+    def label(self, action: Any) -> None:
+        """Add what an expert would do now; called for every timestep, before its `step`, or for none."""
+        self._labels.append(action)
+        self._labelled += 1
 
     def step(self, action: Any, observation: Any, reward: float) -> None:
         """Add the action taken, and the observation and reward it led to."""
@@ -177,6 +190,8 @@ class EpisodeBuilder:
         for step, reward in enumerate(self._rewards):
             if not math.isfinite(reward):
                 raise BadEpisodeError(f"reward, step {step}: expected a finite number, got {reward}")
+        if self._labelled not in (0, len(self._rewards)):
+            raise BadEpisodeError(f"expected a label for each of {len(self._rewards)} steps or none, got {self._labelled}")
         return Episodes(
             observations=self._observations.stacked(),
             actions=self._actions.stacked(),
@@ -186,4 +201,5 @@ class EpisodeBuilder:
             lengths=np.array([len(self._rewards)], np.int64),
             seeds=np.array([self._seed], np.int64),
             success=None if success is None else np.array([success]),
+            labels=self._labels.stacked() if self._labelled else None,
         )

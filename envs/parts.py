@@ -68,11 +68,14 @@ def write_episodes(
 def sides(
     episodes: Episodes, observation_space: AnySpace, action_space: AnySpace
 ) -> list[tuple[Role, AnySpace, Mapping[str, Column], npt.NDArray[np.int64]]]:
-    """Role, space, columns by leaf path, and values in each episode: of the observations, then of the actions."""
-    return [
+    """Role, space, columns by leaf path, and values in each episode: observations, actions, and labels if any."""
+    found: list[tuple[Role, AnySpace, Mapping[str, Column], npt.NDArray[np.int64]]] = [
         ("observation", observation_space, episodes.observations, episodes.lengths + 1),
         ("action", action_space, episodes.actions, episodes.lengths),
     ]
+    if episodes.labels is not None:
+        found.append(("label", action_space, episodes.labels, episodes.lengths))
+    return found
 
 
 def write_document_rows(path: Path, documents: Sequence[Document]) -> Part:
@@ -143,6 +146,8 @@ def read_episodes(path: Path, observation_space: AnySpace, action_space: AnySpac
         if is_text(leaf)
     ]
     table = read_table(path, texts=texts)
+    if any(name.split("/")[0] == "label" for name in table.column_names):
+        sides.append(("label", leaf_spaces(action_space)))
     lengths: npt.NDArray[np.int64] = _column(path, table, "length").to_numpy()
     n_timesteps = int(lengths.sum())
     success = _column(path, table, "success")
@@ -152,7 +157,8 @@ def read_episodes(path: Path, observation_space: AnySpace, action_space: AnySpac
                 leaf_path: from_arrow(leaf, _column(path, table, column_name(role, leaf_path)), n_values)
                 for leaf_path, leaf in leaves.items()
             }
-            for (role, leaves), n_values in zip(sides, (n_timesteps + len(lengths), n_timesteps), strict=True)
+            for role, leaves in sides
+            for n_values in (n_timesteps + len(lengths) if role == "observation" else n_timesteps,)
         }
         return Episodes(
             observations=columns["observation"],
@@ -163,6 +169,7 @@ def read_episodes(path: Path, observation_space: AnySpace, action_space: AnySpac
             lengths=lengths,
             seeds=_column(path, table, "seed").to_numpy(),
             success=None if success.null_count else success.to_numpy(zero_copy_only=False),
+            labels=columns.get("label"),
         )
     except DatasetError:
         raise
