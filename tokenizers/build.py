@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from gato_lite.config import MAX_CHANNELS, LeafKind, TokenSpec
 from gato_lite.names import unknown_name
-from gato_lite.spaces import SUPPORTED, AnySpace, is_text, leaf_spaces
+from gato_lite.spaces import SUPPORTED, AnySpace, FreeText, is_text, leaf_spaces
 from gato_lite.tokenizers.composite import Count, GraphLeaf, OneOfLeaf, SequenceLeaf
 from gato_lite.tokenizers.group import Group, joined
 from gato_lite.tokenizers.leaf import Leaf, name_of
@@ -120,6 +120,9 @@ class _Builder:
     def possible(self, space: AnySpace) -> list[LeafKind]:
         """The kinds that fit a space, the default first."""
         if is_text(space):
+            if self.action and not isinstance(space, (spaces.Text, FreeText)):
+                name = type(space).__name__
+                raise TypeError(f"expected a Text or FreeText space for an action, whose members are known, got {name}")
             return ["text"]
         match space:
             case spaces.Box() if space.dtype.kind == "f":

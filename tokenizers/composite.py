@@ -8,15 +8,15 @@ Differs from the paper: GATO has no values of varying size, because its tasks ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
 from gato_lite.spaces import AnySpace
+from gato_lite.tokenizers.batches import batched, unbatched
 from gato_lite.tokenizers.group import Group
 from gato_lite.tokenizers.leaf import Cursor, LegalIds, Values, name_of
 from gato_lite.tokenizers.ragged import Block, interleave, plain, regroup, spread, within_rows
@@ -58,7 +58,7 @@ class SequenceLeaf:
 
     def _elements(self, value: Any) -> Sequence[Any]:
         if self.space.stack:
-            return unbatched(self.space.stacked_feature_space, value)
+            return unbatched(self.space.feature_space, value, self.path)
         if not isinstance(value, (tuple, list, np.ndarray)):
             raise ValueError(f"{name_of(self.path)}: expected a tuple of values, got {type(value).__name__} {value!r}")
         return tuple(value)
@@ -131,13 +131,13 @@ class GraphLeaf:
 
     def encode(self, column: Values) -> Block:
         graphs = [self._checked(value) for value in column]
-        nodes = [unbatched(self.space.batch_node_space, graph.nodes) for graph in graphs]
+        nodes = [unbatched(self.space.node_space, graph.nodes, self.path) for graph in graphs]
         n_nodes = np.array([len(row) for row in nodes], np.int64)
         node_tokens = regroup(self._nodes.encode([node for row in nodes for node in row]), n_nodes)
         counts = self._count.encode(n_nodes)
         if self._edges is None:
             return interleave([counts, node_tokens])
-        edges = [() if g.edges is None else unbatched(self.space.batch_edge_space, g.edges) for g in graphs]
+        edges = [self._edge_values(graph) for graph in graphs]
         n_edges = np.array([len(row) for row in edges], np.int64)
         edge_tokens = regroup(self._edges.encode([edge for row in edges for edge in row]), n_edges)
         has_edges = np.array([graph.edges is not None for graph in graphs], np.int64)
@@ -185,6 +185,11 @@ class GraphLeaf:
         if value.edges is not None and self._edges is None:
             raise ValueError(f"{name}: expected no edges, as its space has none, got {value.edges!r}")
         return value
+
+    def _edge_values(self, graph: spaces.GraphInstance) -> list[Any]:
+        if graph.edges is None or self.space.edge_space is None:
+            return []
+        return unbatched(self.space.edge_space, graph.edges, self.path)
 
     def _links(self, graph: spaces.GraphInstance, n_nodes: int, n_edges: int) -> npt.NDArray[Any]:
         links = np.zeros((0, 2), np.int64) if graph.edge_links is None else np.asarray(graph.edge_links)
@@ -271,18 +276,3 @@ def legal_elements(element: Group, count: int, ids: Sequence[int], at: int) -> L
             return found
         at = found
     return at
-
-
-def batched(space: AnySpace, elements: Sequence[Any]) -> Any:
-    """Values of `space` as Gymnasium batches them."""
-    empty: Any = gym.vector.utils.create_empty_array(space, len(elements))  # Any: as deep as the space
-    return gym.vector.utils.concatenate(space, elements, empty) if elements else empty
-
-
-def unbatched(batch_space: AnySpace, batch: Any) -> list[Any]:
-    """The values in a batch."""
-    if isinstance(batch, np.ndarray) and not isinstance(batch_space, (spaces.Dict, spaces.Tuple)):
-        return list(batch)
-    if isinstance(batch_space, spaces.Dict) and isinstance(batch, Mapping) and not len(batch_space.spaces):
-        return []
-    return list(gym.vector.utils.iterate(batch_space, batch))

@@ -151,7 +151,6 @@ class Writer:
         """The byte pieces that may follow each beginning of a character's UTF-8 spelling."""
         found: dict[bytes, set[int]] = {b"": set()}
         for character in self._charset or ():
-            spelled = character.encode("utf-8", "surrogatepass")
-            for i, byte in enumerate(spelled):
+            for i, byte in enumerate(spelled := character.encode("utf-8", "ignore")):  # a surrogate has no spelling
                 found.setdefault(spelled[:i], set()).add(vocabulary.text.byte_ids[byte])
         return {start: np.array(sorted(ids), np.int32) for start, ids in found.items()}

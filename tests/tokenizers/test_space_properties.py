@@ -19,7 +19,9 @@ INTEGERS = (np.int8, np.uint8, np.int16, np.int32, np.int64, np.uint64)
 
 
 @st.composite
-def float_boxes(draw: st.DrawFn, shapes: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (3,), (2, 3), (35,))) -> spaces.Box:
+def float_boxes(
+    draw: st.DrawFn, shapes: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (3,), (2, 3), (35,))
+) -> spaces.Box:
     shape = draw(st.sampled_from(shapes))
     edges = st.sampled_from([-np.inf, -1e3, -1.0, 0.0, 0.5, 1.0, 250.0, np.inf])
     size = int(np.prod(shape))
@@ -52,7 +54,7 @@ DISCRETE = st.builds(
     st.sampled_from([1, 2, 1024, 1025, 3_000_000]),
     st.sampled_from([0, -7, 10**12]),
 )
-MULTI = st.builds(lambda nvec: spaces.MultiDiscrete(nvec), st.sampled_from([[3], [2, 5000], [[1, 2], [3, 4]]]))
+MULTI = st.builds(spaces.MultiDiscrete, st.sampled_from([[3], [2, 5000], [[1, 2], [3, 4]]]))
 BINARY = st.builds(spaces.MultiBinary, st.sampled_from([1, 4, (2, 3)]))
 TEXT = st.builds(
     lambda least, more, charset: spaces.Text(least + more, min_length=least, charset=charset),
@@ -69,7 +71,9 @@ KEYS = st.lists(st.sampled_from(["a", "b", "a/b", "a.b", "", "~1", "é"]), min_s
 
 def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(
-        KEYS.flatmap(lambda keys: st.tuples(*[inner] * len(keys)).map(lambda p: spaces.Dict(dict(zip(keys, p, strict=True))))),
+        KEYS.flatmap(
+            lambda keys: st.tuples(*[inner] * len(keys)).map(lambda p: spaces.Dict(dict(zip(keys, p, strict=True))))
+        ),
         st.lists(inner, min_size=1, max_size=3).map(spaces.Tuple),
         st.lists(inner, min_size=1, max_size=3).map(spaces.OneOf),
         inner.map(spaces.Sequence),
@@ -77,7 +81,9 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-SPACES = st.one_of(LEAVES, nested(LEAVES), nested(nested(LEAVES)), ELEMENTS.map(lambda s: spaces.Sequence(s, stack=True)))
+SPACES = st.one_of(
+    LEAVES, nested(LEAVES), nested(nested(LEAVES)), ELEMENTS.map(lambda s: spaces.Sequence(s, stack=True))
+)
 
 
 def assert_same(space: spaces.Space[Any], value: Any, other: Any, *, role: str) -> None:

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 
 import numpy as np
 import pytest
 
 from gato_lite.tokenizers.text import TextTokenizer, train_text_model
 from gato_lite.tokenizers.vocabulary import KINDS, Vocabulary
-
-HAS_SHIPPED = (resources.files("gato_lite") / "data" / "text.model").is_file()
 
 
 def test_ranges_follow_one_another(vocabulary: Vocabulary) -> None:
@@ -21,7 +18,6 @@ def test_ranges_follow_one_another(vocabulary: Vocabulary) -> None:
     assert vocabulary.size == len(vocabulary) == 2432
 
 
-@pytest.mark.skipif(not HAS_SHIPPED, reason="the text model is not built yet")
 def test_the_shipped_vocabulary() -> None:
     shipped = Vocabulary.shipped()
     assert len(shipped) == 6148
