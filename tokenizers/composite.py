@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.batches import batched, unbatched
 from gato_lite.tokenizers.group import Group
 from gato_lite.tokenizers.leaf import Cursor, LegalIds, Values, name_of

@@ -37,9 +37,34 @@ class PatchGrid:
     def split(self, images: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N L"]:
         """The pixels of every image patch by patch, each patch (height, width, channels) in C order."""
         flat = images.reshape(len(images), self.n_pixels)  # (N, L)
-        return flat if self._is_whole else flat[:, self._order]
+        return flat.copy() if self._is_whole else flat[:, self._order]
 
     def join(self, pixels: UInt8[np.ndarray, "N L"]) -> UInt8[np.ndarray, "N H W C"]:
         """The images that `split` cut."""
-        flat = pixels if self._is_whole else pixels[:, self._inverse]
+        flat = pixels.copy() if self._is_whole else pixels[:, self._inverse]
         return flat.reshape(len(pixels), *self.shape)  # (N, H, W, C)
+
+
+class Scaling:
+    """Channels of small range stretched over 0..255 through a table for each; exact both ways.
+
+    Differs from the paper: GATO has no symbolic grids; one drawn in the values 0..10 would be black to a network that
+    reads pixels.
+    """
+
+    def __init__(self, pixel_high: tuple[int, ...], n_pixels: int) -> None:
+        values = np.arange(256)
+        # Rounded to nearest: steps of at least one, so no two values meet.
+        forward = [np.minimum((values * 510 + high) // (2 * high), 255) for high in pixel_high]
+        inverse = [(values * high * 2 + 255) // 510 for high in pixel_high]
+        self._forward: Final = np.concatenate(forward).astype(np.uint8)
+        self._inverse: Final = np.concatenate(inverse).astype(np.uint8)
+        self._channel: Final = np.tile(np.arange(len(pixel_high)) * 256, n_pixels)  # (E,) where each table starts
+
+    def forward(self, array: UInt8[np.ndarray, "*N E"]) -> UInt8[np.ndarray, "*N E"]:
+        """Raw values, none above its channel's largest, as pixels."""
+        return np.asarray(self._forward[array + self._channel])
+
+    def inverse(self, array: UInt8[np.ndarray, "*N E"]) -> UInt8[np.ndarray, "*N E"]:
+        """The raw values that `forward` turned into these pixels."""
+        return np.asarray(self._inverse[array + self._channel])

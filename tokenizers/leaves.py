@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gato_lite.config import CHUNK_WIDTH
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.continuous import Squash, decode_bins, encode_bins
-from gato_lite.tokenizers.image import PatchGrid
+from gato_lite.tokenizers.image import PatchGrid, Scaling
 from gato_lite.tokenizers.integer import Digits
 from gato_lite.tokenizers.leaf import Cursor, LegalIds, Values, checked, in_bounds, name_of, refuse, stack_arrays
 from gato_lite.tokenizers.ragged import Block, plain
@@ -207,7 +207,8 @@ class ImageLeaf:
             )
         self._id: Final = vocabulary.patch
         self._grid: Final = PatchGrid(height, width, channels, patch_size)
-        self._pixel_high: Final = None if pixel_high is None else np.tile(np.array(pixel_high), height * width)  # (E,)
+        self._high: Final = np.tile(np.array(pixel_high or (255,) * channels), height * width)  # (E,)
+        self._scaling: Final = None if pixel_high is None else Scaling(pixel_high, height * width)
         self.n_tokens: Final[int | None] = self._grid.n_patches
 
     def column(self, values: Sequence[Any]) -> npt.NDArray[Any]:
@@ -215,12 +216,12 @@ class ImageLeaf:
 
     def encode(self, column: Values) -> Block:
         array = checked(self.path, self._shape, "iub", column)
-        high = np.broadcast_to(255 if self._pixel_high is None else self._pixel_high, array.shape[1:])
-        if array.dtype != np.uint8 or self._pixel_high is not None:
-            in_bounds(self.path, array, np.zeros_like(high), high)
-        if self._pixel_high is not None:
-            array = (array.astype(np.int64) * 510 + high) // (2 * high)  # rounded to nearest, injective for high ≤ 255
-        images = array.astype(np.uint8, copy=False).reshape(len(array), *self._grid.shape)
+        if array.dtype != np.uint8 or self._scaling is not None:
+            in_bounds(self.path, array, np.zeros_like(self._high), self._high)
+        array = array.astype(np.uint8, copy=False)
+        if self._scaling is not None:
+            array = self._scaling.forward(array)
+        images = array.reshape(len(array), *self._grid.shape)
         counts = np.full(len(array), self._grid.n_patches, np.int64)
         return Block(
             ids=np.full(len(array) * self._grid.n_patches, self._id, np.int32),
@@ -235,9 +236,7 @@ class ImageLeaf:
     def decode(self, cursor: Cursor) -> npt.NDArray[Any]:
         pixels = cursor.take_patches(self._grid, self.path)
         flat = self._grid.join(pixels[None])[0].reshape(-1)
-        if self._pixel_high is not None:
-            flat = (flat.astype(np.int64) * self._pixel_high * 2 + 255) // 510
-        return np.asarray(flat.astype(np.uint8).reshape(self._shape))
+        return (flat if self._scaling is None else self._scaling.inverse(flat)).reshape(self._shape)
 
     def legal(self, ids: Sequence[int], at: int) -> LegalIds | int:
         raise NotImplementedError("patches are never an action")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gato_lite.tokenizers.image import PatchGrid
+from gato_lite.tokenizers.image import PatchGrid, Scaling
 
 
 @given(
@@ -43,3 +43,22 @@ def test_intervals_are_shares_of_the_image() -> None:
 @pytest.mark.parametrize("size, patches", [(80, 25), (64, 16), (7, 1)])
 def test_the_papers_atari_frame(size: int, patches: int) -> None:
     assert PatchGrid(size, size, 3, 16).n_patches == patches
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 3), (20, 20, 3)])
+def test_pixels_are_copies(shape: tuple[int, int, int]) -> None:
+    """An environment may draw its next observation into the same array."""
+    grid, images = PatchGrid(*shape, 16), np.ones((1, *shape), np.uint8)
+    pixels = grid.split(images)
+    joined = grid.join(pixels)
+    assert not np.shares_memory(pixels, images)
+    assert not np.shares_memory(joined, pixels)
+
+
+def test_channels_are_stretched_each_by_its_own_range() -> None:
+    scaling = Scaling((10, 5, 255), n_pixels=2)
+    values = np.array([[10, 5, 255, 5, 1, 7], [0, 0, 0, 1, 2, 3]], np.uint8)
+    pixels = scaling.forward(values)
+    assert pixels.dtype == np.uint8
+    assert pixels.tolist() == [[255, 255, 255, 128, 51, 7], [0, 0, 0, 26, 102, 3]]
+    assert np.array_equal(scaling.inverse(pixels), values)
