@@ -150,22 +150,35 @@ class Policy:
         if self._batched:
             self._observation_batch = batch_space(observation_spaces[0], n_slot)
             self._action_space = action_spaces[0]
-        known: list[tuple[AnySpace, AnySpace, str | None, _Language]] = []
+        self._override = (spec, instruction)
+        self._known: list[tuple[AnySpace, AnySpace, str | None, _Language]] = []
         self._slots: list[_Slot] = []
         for seen, done, name in zip(observation_spaces, action_spaces, tasks, strict=True):
-            for other_seen, other_done, other_name, spoken in known:
-                if other_name == name and other_seen == seen and other_done == done:
-                    language = spoken
-                    break
-            else:
-                language = self._language(seen, done, name, spec, instruction)
-                known.append((seen, done, name, language))
+            language = self._language(seen, done, name)
             self._slots.append(_Slot(language=language, prefix=self._prefix(language, prompt)))
 
     @property
     def n_slot(self) -> int:
         """Environments that act together."""
         return len(self._slots)
+
+    def assign(self, slot: int, observation_space: AnySpace, action_space: AnySpace, task: str | None = None) -> None:
+        """Gives a slot another environment, with a new episode and no prompt; the other slots go on.
+
+        Args:
+            slot: which one.
+            observation_space: of the new environment.
+            action_space: of the new environment.
+            task: as for the constructor.
+
+        Raises:
+            ValueError: the policy acts in a vector environment, whose slots share their spaces.
+        """
+        if self._batched:
+            raise ValueError("slots of a vector environment share their spaces; build the policy with lists of spaces")
+        language = self._language(observation_space, action_space, task)
+        self._slots[slot] = _Slot(language=language, prefix=self._prefix(language, ()))
+        self._decoder.forget([slot])
 
     def reset(self, mask: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:
         """Begins a new episode, in the slots where `mask` (all of them if None).
@@ -348,20 +361,23 @@ class Policy:
 
     # -- setting up
 
-    def _language(
-        self, seen: AnySpace, done: AnySpace, task: str | None, spec: TokenSpec | None, instruction: str | None
-    ) -> _Language:
-        known_spec, known_instruction = find_format(self.gato.formats, seen, done, task)
-        spec = spec if spec is not None else known_spec
+    def _language(self, seen: AnySpace, done: AnySpace, task: str | None) -> _Language:
+        for other_seen, other_done, other_task, spoken in self._known:
+            if other_task == task and other_seen == seen and other_done == done:
+                return spoken
+        spec, instruction = find_format(self.gato.formats, seen, done, task)
+        spec = spec if self._override[0] is None else self._override[0]
         vocabulary = self.gato.vocabulary
         action = SpaceTokenizer(done, vocabulary, action=True)
-        return _Language(
+        language = _Language(
             observation=SpaceTokenizer(seen, vocabulary, spec=spec),
             action=action,
             spec=spec,
-            instruction=instruction if instruction is not None else known_instruction,
+            instruction=instruction if self._override[1] is None else self._override[1],
             ranges=action.legal_ranges,
         )
+        self._known.append((seen, done, task, language))
+        return language
 
     def _prefix(self, language: _Language, prompt: Sequence[Demonstration]) -> Tokens:
         """Instruction, then the end of the demonstrations."""

@@ -27,6 +27,8 @@ class TrainConfig:
     """Peak of AdamW."""
     matrix_learning_rate: float = 1e-2
     """Peak of Muon."""
+    augment: bool = True
+    """Whether pictures are shifted, mirrored and recoloured a little each time they are drawn."""
     weight_decay: float = 0.01
     """Decoupled, of the blocks' matrices."""
     warmup_steps: int = 100

@@ -206,6 +206,10 @@ class PictureSource:
         vocabulary: of the model.
         name: shown in logs.
         patch_size: side of a patch in pixels.
+        augment: whether each draw varies the picture, see `vary`.
+
+    Raises:
+        ValueError: there is no picture.
     """
 
     def __init__(
@@ -216,21 +220,41 @@ class PictureSource:
         *,
         name: str,
         patch_size: int = 16,
+        augment: bool = False,
     ) -> None:
         self.name = name
         if not pictures:
             raise ValueError(f"picture source '{name}' is empty, expected at least one picture with a caption")
         end = np.array([vocabulary.end], np.int32)
-        self._pictures = [picture_tokens(picture, vocabulary, patch_size) for picture in pictures]
+        self._vocabulary = vocabulary
+        self._patch_size = patch_size
+        self._augment = augment
+        self._pictures = list(pictures)
         self._captions = [np.concatenate([vocabulary.text.encode(caption), end]) for caption in captions]
 
     def draw(self, generator: np.random.Generator, context_length: int) -> Document:
         """A picture and its caption, cut at the context's end."""
         index = int(generator.integers(len(self._pictures)))
-        picture, caption = self._pictures[index], self._captions[index]
-        caption = caption[: max(context_length - len(picture), 0)]
+        pixels = vary(self._pictures[index], generator) if self._augment else self._pictures[index]
+        picture = picture_tokens(pixels, self._vocabulary, self._patch_size)
+        caption = self._captions[index][: max(context_length - len(picture), 0)]
         tokens = concatenate([picture, plain(caption)])
         target = np.arange(len(tokens)) >= len(picture)
         return Document(tokens=tokens, target=target, labels=tokens.ids)
 
 
+def vary(picture: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """The picture shifted by up to a sixteenth of its size, mirrored half of the time, its colours a little changed.
+
+    Args:
+        picture: (H, W, C).
+        generator: draws the change.
+    """
+    height, width, channels = picture.shape
+    rows = np.clip(np.arange(height) + generator.integers(-(height // 16), height // 16 + 1), 0, height - 1)
+    columns = np.clip(np.arange(width) + generator.integers(-(width // 16), width // 16 + 1), 0, width - 1)
+    if generator.random() < 0.5:
+        columns = columns[::-1]
+    gain = generator.uniform(0.8, 1.2, channels)
+    shift = generator.uniform(-20.0, 20.0, channels)
+    return np.clip(picture[rows][:, columns] * gain + shift, 0, 255).astype(np.uint8)

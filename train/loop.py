@@ -1,0 +1,329 @@
+"""The training loop: streams in, checkpoints and metrics out.
+
+    RUN/metrics.jsonl          a line every `log_every` steps
+    RUN/events.out.tfevents.*  the same for TensorBoard
+    RUN/checkpoints/           whole or absent
+
+A step's stream is a pure function of (seed, step) and the model draws nothing at random, so a resumed run continues
+bit for bit on the same machine. A non-finite loss or gradient skips the step; several in a row stop the run.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+
+from gato_lite.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from gato_lite.model import MODALITIES, Gato, Losses, StreamTensors
+from gato_lite.run import RunError, load_weights
+from gato_lite.train.mixture import Mixture, Prefetch
+from gato_lite.train.optimiser import Optimiser, schedule
+from gato_lite.train.settings import TrainConfig
+from gato_lite.train.utilisation import matmul_peak, step_flops
+
+MAX_SKIPPED: Final = 5
+"""Non-finite steps in a row after which a run stops."""
+
+
+class TrainingStoppedError(RuntimeError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+@dataclass
+class Length:
+    """How long a run is: steps, or minutes of training; the learning rate ends when it does."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError(f"give either steps or minutes, got steps={self.steps}, minutes={self.minutes}")
+        if (self.steps or 0) < 0 or (self.minutes or 0.0) < 0.0:
+            raise ValueError(f"a run cannot be shorter than nothing, got steps={self.steps}, minutes={self.minutes}")
+
+    def progress(self, step: int, elapsed_s: float) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        done = step / max(self.steps, 1) if self.steps is not None else elapsed_s / 60 / max(self.minutes or 0.0, 1e-9)
+        return min(done, 1.0)
+
+
+@dataclass
+class Progress:
+    """Where a run stands; shown to whoever watches."""
+
+    step: int
+    elapsed_s: float
+    done: float
+    """Share of the run, in [0, 1]."""
+    loss: float
+    """Mean over the last logged steps, nats per target token."""
+    tokens_per_s: float
+    utilisation: float
+    """Share of the matmul peak measured at the start."""
+
+
+class Signals:
+    """Turns SIGTERM and Ctrl-C into a flag, so that the step in hand ends and is saved."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._receive)
+        except ValueError:  # not the main thread: whoever runs us handles signals
+            self._previous = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt  # asked twice: stop at once
+        self.received = number
+
+
+class Interrupted(SystemExit):
+    """The run was saved and ends because a signal asked for it; the exit code is 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+@dataclass
+class _Meter:
+    """Sums between two lines of metrics."""
+
+    names: Sequence[str]
+    sums: np.ndarray = field(init=False)  # (task, modality): nats and target tokens
+    counts: np.ndarray = field(init=False)
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+    """Spent waiting for the loader."""
+
+    def __post_init__(self) -> None:
+        self.sums = np.zeros((len(self.names), len(MODALITIES)))
+        self.counts = np.zeros((len(self.names), len(MODALITIES)))
+
+    def add(self, losses: Losses, tokens: int, flops: float, seconds: float) -> None:
+        for group, nats in losses.groups:
+            tasks = group.tasks.numpy()
+            self.sums[:, group.modality] += np.bincount(tasks, nats.float().cpu().numpy(), len(self.names))
+            self.counts[:, group.modality] += np.bincount(tasks, minlength=len(self.names))
+        self.tokens += tokens
+        self.flops += flops
+        self.seconds += seconds
+
+    def line(self) -> dict[str, Any]:
+        def mean(sums: Any, counts: Any) -> float:
+            return round(float(sums.sum() / counts.sum()), 5)
+
+        by_task, by_modality = self.counts.sum(1), self.counts.sum(0)
+        return {
+            "loss": mean(self.sums, self.counts),
+            "loss_by_task": {n: mean(self.sums[i], self.counts[i]) for i, n in enumerate(self.names) if by_task[i]},
+            "loss_by_modality": {
+                n: mean(self.sums[:, i], self.counts[:, i]) for i, n in enumerate(MODALITIES) if by_modality[i]
+            },
+            "tokens_per_s": round(self.tokens / max(self.seconds, 1e-9), 1),
+            "target_tokens_per_s": round(float(self.counts.sum()) / max(self.seconds, 1e-9), 1),
+        }
+
+
+class Trainer:
+    """One run in training.
+
+    Args:
+        gato: its weights are trained in place.
+        mixture: where streams come from; may be replaced between calls of `train`.
+        run: folder, with `config.json` already written.
+        config: how to train.
+        length: how long the whole run is.
+        on_progress: called after every logged step.
+    """
+
+    def __init__(
+        self,
+        gato: Gato,
+        mixture: Mixture,
+        run: Path,
+        config: TrainConfig,
+        length: Length,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.gato = gato
+        self.mixture = mixture
+        self.run = run
+        self.config = config
+        self.length = length
+        self.step = 0
+        self.elapsed_s = 0.0
+        """Seconds of training, evaluation and set-up left out."""
+        self.skipped: list[int] = []
+        """Steps that were skipped because a loss or gradient was not finite."""
+        self._on_progress = on_progress
+        self._optimiser = Optimiser(
+            gato,
+            name=config.optimiser,
+            learning_rate=config.learning_rate,
+            matrix_learning_rate=config.matrix_learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self._peak = matmul_peak(gato.device)
+        self._in_a_row = 0
+
+    def resume(self) -> bool:
+        """Takes up the newest checkpoint, if there is one.
+
+        Raises:
+            RunError: it does not fit this model.
+        """
+        if not list_checkpoints(self.run):
+            return False
+        checkpoint = load_checkpoint(self.run)
+        load_weights(self.gato, checkpoint)
+        try:
+            self._optimiser.load(checkpoint.optimizer)
+        except ValueError as error:
+            raise RunError(f"{checkpoint.path}: {error}") from error
+        self.step = checkpoint.step
+        self.elapsed_s = float(checkpoint.state["elapsed_s"])
+        self.skipped = [int(step) for step in checkpoint.state["skipped"]]
+        _drop_lines_after(self.run / "metrics.jsonl", self.step)
+        return True
+
+    def save(self) -> Path:
+        """Writes a checkpoint of now."""
+        return save_checkpoint(
+            self.run,
+            self.step,
+            model=self.gato.state_dict(),
+            optimizer=self._optimiser.tensors(),
+            state={"elapsed_s": self.elapsed_s, "skipped": self.skipped, "seed": self.config.seed},
+        )
+
+    @property
+    def done(self) -> float:
+        """Share of the run, in [0, 1]."""
+        return self.length.progress(self.step, self.elapsed_s)
+
+    def train(self, until: float = 1.0) -> None:
+        """Trains until that share of the run is done, and saves.
+
+        Raises:
+            TrainingStoppedError: several steps in a row were not finite; the last good state is saved.
+            Interrupted: SIGTERM or Ctrl-C came; the run is saved.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.gato.train()
+        last_saved = time.monotonic()
+        meter = _Meter([source.name for source in self.mixture.sources])
+        writer = SummaryWriter(str(self.run))
+        try:
+            with Signals() as signals, Prefetch(self.mixture, self.step) as streams:
+                while self.done < until and not signals.received:
+                    start = time.perf_counter()
+                    waited = streams.waited_s
+                    stream = next(streams)
+                    losses = self._update(stream)
+                    self.step += 1
+                    seconds = time.perf_counter() - start
+                    self.elapsed_s += seconds
+                    meter.waited_s += streams.waited_s - waited
+                    if losses is not None:
+                        meter.add(losses, len(stream.positions), step_flops(self.gato, stream), seconds)
+                    if self.step % self.config.log_every == 0 and meter.tokens:
+                        self._log(meter, writer)
+                        meter = _Meter(meter.names)
+                    if time.monotonic() - last_saved > self.config.checkpoint_every_s:
+                        self.save()
+                        last_saved = time.monotonic()
+                self.save()
+        finally:
+            writer.close()
+        if signals.received:
+            raise Interrupted(signals.received)
+
+    def _update(self, stream: StreamTensors) -> Losses | None:
+        """One optimiser step; None if it was skipped."""
+        device = self.gato.device
+        stream = stream if device.type == "cpu" else stream.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            losses = self.gato.loss(stream)
+        losses.mean.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.gato.parameters(), self.config.gradient_clip, foreach=True)
+        if not torch.isfinite(losses.mean) or not torch.isfinite(norm):
+            self._optimiser.clear()
+            self._skip()
+            return None
+        self._in_a_row = 0
+        self._optimiser.step(schedule(self.done, self.step, self.config.warmup_steps))
+        return losses
+
+    def _skip(self) -> None:
+        self.skipped.append(self.step)
+        self._in_a_row += 1
+        if self._in_a_row >= MAX_SKIPPED:
+            self.save()
+            raise TrainingStoppedError(
+                f"{MAX_SKIPPED} steps in a row had a loss or gradient that was not finite, the last is step {self.step} "
+                f"(seed {self.config.seed}); the state before them is saved; lower learning_rate or look at that batch"
+            )
+
+    def _log(self, meter: _Meter, writer: Any) -> None:
+        utilisation = meter.flops / max(meter.seconds, 1e-9) / self._peak
+        line = {
+            "step": self.step,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "progress": round(self.done, 5),
+            **meter.line(),
+            "utilisation": round(utilisation, 4),
+            "rate_factor": round(schedule(self.done, self.step, self.config.warmup_steps), 5),
+            "waited_s": round(meter.waited_s, 5),
+            "skipped": len(self.skipped),
+        }
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for key, value in line.items():
+            if isinstance(value, dict):
+                for name, part in value.items():
+                    writer.add_scalar(f"{key}/{name}", part, self.step)
+            elif key not in ("step", "skipped"):
+                writer.add_scalar(f"training/{key}", value, self.step)
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(self.step, self.elapsed_s, self.done, line["loss"], line["tokens_per_s"], utilisation)
+            )
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Forgets metrics of steps that will be taken again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = []
+    for line in lines:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break  # half a line: the run was killed while writing it
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

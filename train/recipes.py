@@ -1,0 +1,38 @@
+"""Recipes: functions that return how to train, and what one may expect of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gato_lite.names import unknown_name
+from gato_lite.train.settings import TrainConfig
+
+
+def quick() -> TrainConfig:
+    """A small model for data of one's own.
+
+    gato-lite train quick --data my-data --out runs/mine --minutes 2
+
+    Two minutes on two cores learn CartPole from 100 expert episodes.
+    """
+    return TrainConfig(preset="lite-1m")
+
+
+def demo() -> TrainConfig:
+    """What `gato-lite demo` trains: 21 control tasks, emoji names and English text with one set of weights."""
+    return TrainConfig(preset="lite-1m")
+
+
+RECIPES: Final[dict[str, Callable[[], TrainConfig]]] = {"quick": quick, "demo": demo}
+
+
+def find_recipe(name: str) -> TrainConfig:
+    """The configuration of a recipe.
+
+    Raises:
+        ValueError: no recipe has that name; the message lists the closest.
+    """
+    if name not in RECIPES:
+        raise ValueError(unknown_name("recipe", name, RECIPES))
+    return RECIPES[name]()

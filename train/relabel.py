@@ -1,0 +1,158 @@
+"""Asking the experts about the states that the model itself reaches.
+
+A model trained on experts' episodes alone has never seen the states its own mistakes lead to. Here it acts, the task's
+expert says at every timestep what it would have done, and both go into a dataset: the action taken as history, the
+expert's as label.
+
+Source: Ross et al. 2011, "A reduction of imitation learning and structured prediction to no-regret online learning"
+(DAgger).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from gato_lite.envs.catalogue import Task, find_tasks
+from gato_lite.envs.dataset import write_info
+from gato_lite.envs.episodes import EpisodeBuilder, Episodes, concatenate_episodes
+from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError
+from gato_lite.envs.format import BLOCK, DatasetInfo, Spec, versions
+from gato_lite.envs.parts import part_name, write_episodes
+from gato_lite.run import load
+from gato_lite.spaces import space_to_json
+from gato_lite.train.rollout import Outcome, play
+
+RELABEL_SEED: Final = 700_000_000
+"""First environment seed of relabelled episodes; recordings stay far below it."""
+
+
+@dataclass
+class Labeller:
+    """Watches one episode and writes down what the expert would have done."""
+
+    kept: dict[str, list[Episodes]]
+    """Finished episodes by task; shared by all watchers of a rollout."""
+    _builder: EpisodeBuilder | None = None
+    _expert: Expert | None = None
+    _previous: Any = None
+    _task: str = ""
+    _lost: bool = field(default=False)
+
+    def begin(self, task: Task, env: AnyEnv, observation: Any, seed: int) -> None:
+        """A new episode; its expert is asked from now on."""
+        assert task.expert is not None
+        self._task = task.name
+        self._builder = EpisodeBuilder(env.observation_space, env.action_space)
+        self._builder.start(observation, seed)
+        self._expert = task.expert(env)
+        self._expert.reset()
+        self._previous, self._lost = None, False
+
+    def look(self, observation: Any) -> None:
+        """Asks the expert; an episode in which it is lost is dropped."""
+        assert self._builder is not None
+        assert self._expert is not None
+        if self._lost:
+            return
+        try:
+            self._builder.label(self._expert.act(observation, self._previous))
+        except ExpertFailedError:
+            self._lost = True
+
+    def step(self, action: Any, observation: Any, reward: float) -> None:
+        """Notes the action taken."""
+        assert self._builder is not None
+        self._previous = action
+        if not self._lost:
+            self._builder.step(action, observation, reward)
+
+    def end(self, *, terminated: bool, truncated: bool, outcome: Outcome) -> None:
+        """Keeps the episode."""
+        assert self._builder is not None
+        if not self._lost:
+            episode = self._builder.finish(terminated=terminated, truncated=truncated, success=outcome.success)
+            self.kept.setdefault(self._task, []).append(episode)
+
+
+def relabel(
+    run: Path, tasks: Sequence[str], episodes: int, out: Path, *, seed: int, temperature: float = 1.0, workers: int = 2
+) -> dict[str, Path]:
+    """Lets the run's newest checkpoint act and writes one labelled dataset for each task.
+
+    Args:
+        run: a run with a checkpoint.
+        tasks: names of tasks that have an expert.
+        episodes: episodes of each task.
+        out: folder for the datasets, each in a subfolder.
+        seed: number of the round; each has environment seeds of its own.
+        temperature: of the model's actions; above 0 it wanders a little further.
+        workers: processes.
+
+    Returns:
+        The dataset of each task; a task without a whole episode is left out.
+    """
+    first = RELABEL_SEED + seed * 1_000_000
+    shares = [[(name, first + index) for index in range(episodes) for name in tasks][rank::workers] for rank in range(workers)]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        found = pool.starmap(_relabel_share, [(run, share, temperature, seed) for share in shares])
+    written = {}
+    for task in find_tasks(list(tasks)):
+        runs = [episode for kept in found for episode in kept.get(task.name, [])]
+        if runs:
+            runs.sort(key=lambda episode: int(episode.seeds[0]))
+            path = out / task.name.replace("/", "-")
+            _write(path, task, runs)
+            written[task.name] = path
+    return written
+
+
+def _relabel_share(run: Path, share: Sequence[tuple[str, int]], temperature: float, seed: int) -> dict[str, list[Episodes]]:
+    torch.set_num_threads(1)
+    by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
+    kept: dict[str, list[Episodes]] = {}
+    play(
+        load(run),
+        [(by_name[name], env_seed) for name, env_seed in share],
+        temperature=temperature,
+        seed=seed,
+        evaluation=False,
+        watch=lambda: Labeller(kept),
+    )
+    return kept
+
+
+def _write(path: Path, task: Task, runs: Sequence[Episodes]) -> None:
+    """A control dataset of labelled episodes."""
+    env = task.make(False)
+    path.mkdir(parents=True)
+    parts = tuple(
+        write_episodes(
+            path / part_name(index),
+            concatenate_episodes(runs[first : first + BLOCK]),
+            env.observation_space,
+            env.action_space,
+        )
+        for index, first in enumerate(range(0, len(runs), BLOCK))
+    )
+    info = DatasetInfo(
+        kind="control",
+        task=task.name,
+        observation_space=space_to_json(env.observation_space),
+        action_space=space_to_json(env.action_space),
+        spec=Spec.of(task.spec),
+        instruction=task.instruction,
+        metric=task.metric,
+        generator={**versions("gato_lite", "gymnasium"), "policy": "the model's own actions, labelled by the expert"},
+        seed=int(runs[0].seeds[0]),
+        n_rows=len(runs),
+        n_timesteps=sum(part.timesteps for part in parts),
+        parts=parts,
+    )
+    write_info(path, info)
+    env.close()

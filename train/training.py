@@ -1,0 +1,192 @@
+"""From datasets and a recipe to a run: opens the data, writes the run's folder, trains or resumes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from gato_lite.envs.dataset import Dataset, Document
+from gato_lite.model import Gato
+from gato_lite.names import unknown_name
+from gato_lite.run import CONFIG_FILE, RunConfig, RunError, TaskFormat, read_run_config, read_vocabulary, write_run
+from gato_lite.spaces import space_to_json
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.loop import Length, Progress, Trainer
+from gato_lite.train.mixture import Mixture
+from gato_lite.train.pictures import decode_picture
+from gato_lite.train.settings import TrainConfig
+from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
+
+SHIPPED: Final = ("text", "emoji")
+"""Datasets that come with the package, by name."""
+
+
+def open_data(name: str) -> Dataset:
+    """A dataset folder, or one of the shipped datasets by its name.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    if (Path(name) / "dataset.json").is_file():
+        return Dataset.open(name)
+    if name in SHIPPED:
+        return Dataset.open(Path(str(resources.files("gato_lite") / "data" / name)))
+    if Path(name).exists():
+        return Dataset.open(name)
+    raise FileNotFoundError(unknown_name("dataset", name, SHIPPED) + "; or give the folder of a dataset")
+
+
+def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) -> list[Source]:
+    """The sources in a dataset: one for control; for documents one of pictures, one of text, or both.
+
+    Raises:
+        ValueError: the dataset has nothing to train on.
+    """
+    if dataset.info.kind == "control":
+        return [ControlSource(dataset, vocabulary)]
+    documents = dataset.read_documents("train")
+    pictured = [document for document in documents if document.image is not None]
+    texts = [document.text for document in documents if document.image is None and document.text]
+    name = dataset.info.task
+    found: list[Source] = []
+    if pictured:
+        pictures = [decode_picture(document.image or b"") for document in pictured]
+        captions = [document.text for document in pictured]
+        found.append(PictureSource(pictures, captions, vocabulary, name=name, augment=config.augment))
+    if texts:
+        found.append(TextSource(texts, vocabulary, name=name if not pictured else f"{name}/text"))
+    if not found:
+        raise ValueError(f"dataset '{dataset.path}' has no document in its train split; import more documents")
+    return found
+
+
+def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
+    """The format of each control task, the first dataset of a task deciding."""
+    formats: dict[str, TaskFormat] = {}
+    for dataset in datasets:
+        info = dataset.info
+        if info.kind == "control" and info.task not in formats:
+            formats[info.task] = TaskFormat(
+                name=info.task,
+                observation_space=space_to_json(dataset.observation_space),
+                action_space=space_to_json(dataset.action_space),
+                spec=info.token_spec,
+                instruction=info.instruction,
+            )
+    return tuple(formats.values())
+
+
+def make_mixture(
+    data: Sequence[tuple[Dataset, float]],
+    vocabulary: Vocabulary,
+    config: TrainConfig,
+    on_dataset: Callable[[int, int], None] | None = None,
+) -> Mixture:
+    """The mixture of datasets by weight; a dataset with pictures and texts divides its weight equally."""
+    sources: list[Source] = []
+    weights: list[float] = []
+    for index, (dataset, weight) in enumerate(data):
+        found = sources_of(dataset, vocabulary, config)
+        sources += found
+        weights += [weight / len(found)] * len(found)
+        if on_dataset is not None:
+            on_dataset(index + 1, len(data))
+    return Mixture(
+        sources,
+        weights,
+        vocabulary,
+        tokens_per_step=config.tokens_per_step,
+        context_length=config.context_length,
+        seed=config.seed,
+    )
+
+
+def prepare_run(
+    config: TrainConfig,
+    datasets: Sequence[Dataset],
+    out: Path,
+    *,
+    training: dict[str, Any],
+    vocabulary: Vocabulary | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Gato:
+    """The folder of a run, new or to be resumed, and its model with fresh weights.
+
+    Raises:
+        FileExistsError: there is a run and neither `resume` nor `overwrite` was asked for.
+        RunError: the run to be resumed is of another model.
+    """
+    if (out / CONFIG_FILE).exists() and resume:
+        stored = read_run_config(out)
+        vocabulary = read_vocabulary(out, stored)
+        if stored.model != config.model(vocabulary.size):
+            raise RunError(
+                f"{out / CONFIG_FILE}: the run's model is {stored.model}, this recipe's is "
+                f"{config.model(vocabulary.size)}; resume with the recipe that began it"
+            )
+    elif out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise FileExistsError(f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out")
+        if not (out / CONFIG_FILE).exists():
+            raise FileExistsError(f"'{out}' holds something that is not a run; delete it yourself or use another --out")
+        shutil.rmtree(out)
+    vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
+    gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed)
+    gato.formats = formats_of(datasets)
+    run_config = RunConfig(
+        model=gato.config, tasks=gato.formats, vocabulary=vocabulary.fingerprint, training={**asdict(config), **training}
+    )
+    write_run(out, run_config, vocabulary)
+    return gato
+
+
+def train_run(
+    config: TrainConfig,
+    data: Sequence[tuple[str, float]],
+    out: Path,
+    *,
+    length: Length,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Trains a run on datasets.
+
+    Args:
+        config: the recipe.
+        data: dataset folders, or names of shipped ones, each with its weight in the mixture.
+        out: the run's folder.
+        length: steps or minutes; the learning rate ends with them.
+        resume: go on from the newest checkpoint.
+        overwrite: replace a run that is there.
+        on_progress: called every few steps.
+
+    Raises:
+        FileNotFoundError: a dataset is not there.
+        FileExistsError: the folder is taken.
+        DatasetError, RunError, ValueError: something in data or run does not fit; nothing was overwritten.
+    """
+    if not data:
+        raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
+    datasets = [(open_data(name), weight) for name, weight in data]
+    vocabulary = read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
+    mixture = make_mixture(datasets, vocabulary, config)
+    gato = prepare_run(
+        config,
+        [dataset for dataset, _ in datasets],
+        out,
+        training={"data": [[str(name), weight] for name, weight in data], "steps": length.steps, "minutes": length.minutes},
+        vocabulary=vocabulary,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    trainer = Trainer(gato, mixture, out, config, length, on_progress=on_progress)
+    if resume:
+        trainer.resume()
+    trainer.train()
+    return out

@@ -1,0 +1,49 @@
+"""How many floating-point operations a step needs, and how many the machine can do.
+
+Convention: 6 per parameter of the blocks and token, the encoders for the tokens that pass them, the head only for its
+gathered rows, and causal attention within documents; forward and backward together.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from gato_lite.model import Gato, StreamTensors
+
+
+def matmul_peak(device: torch.device, seconds: float = 0.25) -> float:
+    """Matmul FLOP/s that this process reaches now, with the threads it has; best of several runs."""
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a = torch.randn(size, size, dtype=dtype, device=device)
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        start = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def step_flops(gato: Gato, stream: StreamTensors) -> float:
+    """Floating-point operations of one training step on `stream`."""
+    config = gato.config
+    lengths = np.diff(stream.offsets).astype(np.float64)
+    blocks = 6.0 * gato.n_block_parameters * len(stream.positions)
+    attention = 6.0 * config.n_layer * config.d_model * float((lengths * (lengths + 1)).sum())
+    head = sum(6.0 * config.d_model * _classes(gato, group.modality) * len(group.rows) for group in stream.targets)
+    encoders = 6.0 * config.d_encoder * (
+        sum((group.pixels[0].numel() + config.d_model) * len(group.rows) for group in stream.tokens.patch_groups)
+        + (32 + config.d_model) * len(stream.tokens.chunks)
+    )
+    return blocks + attention + head + encoders
+
+
+def _classes(gato: Gato, modality: int) -> int:
+    vocabulary = gato.vocabulary
+    return (len(vocabulary.text_ids) + 1, len(vocabulary.bin_ids), len(vocabulary.discrete_ids))[modality]
