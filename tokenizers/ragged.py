@@ -75,27 +75,37 @@ def interleave(blocks: Sequence[Block]) -> Block:
     """Row n of the result is row n of each of `blocks`, one after the other. All have the same number of rows."""
     if len(blocks) == 1:
         return blocks[0]
-    zeros = np.zeros_like(blocks[0].lengths)
     lengths = [block.lengths for block in blocks]
-    pixels = [zeros if block.n_pixels is None else block.n_pixels for block in blocks]
-    patches = [zeros if block.n_patches is None else block.n_patches for block in blocks]
-    chunks = [zeros if block.n_chunks is None else block.n_chunks for block in blocks]
+    chunked = [block for block in blocks if block.n_chunks is not None]
+    pictured = [block for block in blocks if block.n_pixels is not None]
+    chunk_counts = [block.n_chunks for block in chunked if block.n_chunks is not None]
+    pixel_counts = [block.n_pixels for block in pictured if block.n_pixels is not None]
+    patch_counts = [block.n_patches for block in pictured if block.n_patches is not None]
     return Block(
         ids=merge([block.ids for block in blocks], lengths),
-        lengths=np.sum(lengths, axis=0),
-        pixels=merge([block.pixels for block in blocks], pixels),
-        patch_shapes=merge([block.patch_shapes for block in blocks], patches),
-        patch_intervals=merge([block.patch_intervals for block in blocks], patches),
-        chunks=merge([block.chunks for block in blocks], chunks),
-        n_pixels=np.sum(pixels, axis=0),
-        n_patches=np.sum(patches, axis=0),
-        n_chunks=np.sum(chunks, axis=0),
+        lengths=total(lengths),
+        pixels=merge([block.pixels for block in pictured], pixel_counts) if pictured else NO_PIXELS,
+        patch_shapes=merge([block.patch_shapes for block in pictured], patch_counts) if pictured else NO_SHAPES,
+        patch_intervals=merge([block.patch_intervals for block in pictured], patch_counts)
+        if pictured
+        else NO_INTERVALS,
+        chunks=merge([block.chunks for block in chunked], chunk_counts) if chunked else NO_CHUNKS,
+        n_pixels=total(pixel_counts) if pictured else None,
+        n_patches=total(patch_counts) if pictured else None,
+        n_chunks=total(chunk_counts) if chunked else None,
     )
+
+
+def total(counts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """The sum of counts over blocks, row by row."""
+    return counts[0] if len(counts) == 1 else np.asarray(np.sum(counts, axis=0))
 
 
 def merge(parts: Sequence[npt.NDArray[Item]], counts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[Item]:
     """The items of `parts` row by row: counts[k][n] items of parts[k] belong to row n."""
     filled = [k for k, part in enumerate(parts) if len(part)]
+    if filled and len(counts[0]) == 1:
+        return np.concatenate(parts)
     if len(filled) <= 1:
         return parts[filled[0]] if filled else parts[0]
     parts, counts = [parts[k] for k in filled], [counts[k] for k in filled]
@@ -104,8 +114,8 @@ def merge(parts: Sequence[npt.NDArray[Item]], counts: Sequence[npt.NDArray[np.in
         wide = np.concatenate([part.reshape(rows, -1, *rest) for part in parts], axis=1)
         return wide.reshape(-1, *rest)
     out = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
-    total = np.sum(counts, axis=0)
-    place = np.cumsum(total) - total  # where the next part's items of each row go
+    sums = total(counts)
+    place = np.cumsum(sums) - sums  # where the next part's items of each row go
     for part, count in zip(parts, counts, strict=True):
         out[np.repeat(place, count) + within_rows(count)] = part
         place = place + count

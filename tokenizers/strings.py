@@ -46,6 +46,9 @@ class TextLeaf:
         return [str(value) for value in values]
 
     def encode(self, column: Values) -> Block:
+        if len(column) == 1:
+            (run,) = map(self._pieces, column)
+            return Block(ids=run.copy(), lengths=np.array([len(run)], np.int64))
         index: dict[str, int] = {}
         rows = np.array([index.setdefault(text, len(index)) for text in column], np.int64)  # (N,) distinct string
         runs = [self._pieces(text) for text in index]

@@ -88,6 +88,12 @@ def test_equal_strings_are_encoded_once(vocabulary: Vocabulary) -> None:
     assert [vocabulary.text.decode(part) for part in parts] == missions
 
 
+def test_what_a_caller_gets_is_its_own(vocabulary: Vocabulary) -> None:
+    tokenizer = SpaceTokenizer(FreeText(), vocabulary)
+    tokenizer.encode("the ball").ids[:] = 0
+    assert tokenizer.decode(tokenizer.encode("the ball")) == "the ball"
+
+
 def test_a_missing_end(vocabulary: Vocabulary) -> None:
     tokenizer = SpaceTokenizer(spaces.Text(3), vocabulary, action=True)
     with pytest.raises(ValueError, match="^the value: expected 1 more tokens, got 0$"):
