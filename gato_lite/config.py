@@ -64,10 +64,12 @@ class GatoConfig:
     """Width of the feed-forward layer."""
     context_length: int = 1024
     """Longest document in tokens."""
-    patch_encoder: Literal["mlp", "linear", "resnet"] = "mlp"
-    """Network that embeds a patch: one hidden layer, ViT's projection, or GATO's residual block."""
+    patch_encoder: Literal["mlp", "linear", "conv", "resnet"] = "mlp"
+    """Network that embeds a patch: a hidden layer, ViT's projection, strided convolutions, or GATO's residual block."""
     patch_size: int = 16
     """Side of the largest patch in pixels."""
+    grid_size: int = 8
+    """Patches of at most this side, such as symbolic grids, are embedded by one hidden layer; 0 means none are."""
     d_encoder: int = 256
     """Hidden width of the patch and chunk encoders."""
     n_local: int = 512
@@ -80,9 +82,7 @@ class GatoConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
         if self.d_model % self.n_head:
-            raise ValueError(
-                f"d_model must be divisible by n_head, got d_model={self.d_model}, n_head={self.n_head}"
-            )
+            raise ValueError(f"d_model must be divisible by n_head, got d_model={self.d_model}, n_head={self.n_head}")
         if self.d_head % 2:
             raise ValueError(f"the head size must be even for rotary positions, got d_model/n_head={self.d_head}")
 
@@ -107,8 +107,8 @@ PRESETS: Final[dict[str, GatoConfig]] = {
     "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512),
     "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024),
     "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536),
-    "gato-79m": GatoConfig(n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet"),
-    "gato-364m": GatoConfig(n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet"),
-    "gato-1.18b": GatoConfig(n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet"),
+    "gato-79m": GatoConfig(n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet", grid_size=0),
+    "gato-364m": GatoConfig(n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet", grid_size=0),
+    "gato-1.18b": GatoConfig(n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet", grid_size=0),
 }
 """Presets; layers, heads and widths of the `gato-*` ones are the paper's (Table 5)."""

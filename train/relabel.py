@@ -11,7 +11,7 @@ Source: Ross et al. 2011, "A reduction of imitation learning and structured pred
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +55,7 @@ class Labeller:
         self._previous, self._lost = None, False
 
     def look(self, observation: Any) -> None:
-        """Asks the expert; an episode in which it is lost is dropped."""
+        """Asks the expert; where it is lost (a Sokoban box in a corner), the episode is kept up to there."""
         assert self._builder is not None
         assert self._expert is not None
         if self._lost:
@@ -75,20 +75,23 @@ class Labeller:
     def end(self, *, terminated: bool, truncated: bool, outcome: Outcome) -> None:
         """Keeps the episode."""
         assert self._builder is not None
-        if not self._lost:
-            episode = self._builder.finish(terminated=terminated, truncated=truncated, success=outcome.success)
+        if self._builder.n_timesteps:
+            episode = self._builder.finish(
+                terminated=terminated and not self._lost,
+                truncated=truncated or self._lost,
+                success=outcome.success,
+            )
             self.kept.setdefault(self._task, []).append(episode)
 
 
 def relabel(
-    run: Path, tasks: Sequence[str], episodes: int, out: Path, *, seed: int, temperature: float = 1.0, workers: int = 2
+    run: Path, wanted: Mapping[str, int], out: Path, *, seed: int, temperature: float = 1.0, workers: int = 2
 ) -> dict[str, Path]:
     """Lets the run's newest checkpoint act and writes one labelled dataset for each task.
 
     Args:
         run: a run with a checkpoint.
-        tasks: names of tasks that have an expert.
-        episodes: episodes of each task.
+        wanted: episodes of each task, by name; the tasks have an expert.
         out: folder for the datasets, each in a subfolder.
         seed: number of the round; each has environment seeds of its own.
         temperature: of the model's actions; above 0 it wanders a little further.
@@ -98,11 +101,12 @@ def relabel(
         The dataset of each task; a task without a whole episode is left out.
     """
     first = RELABEL_SEED + seed * 1_000_000
-    shares = [[(name, first + index) for index in range(episodes) for name in tasks][rank::workers] for rank in range(workers)]
+    jobs = [(name, first + index) for index in range(max(wanted.values())) for name in wanted if index < wanted[name]]
+    shares = [jobs[rank::workers] for rank in range(workers)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         found = pool.starmap(_relabel_share, [(run, share, temperature, seed) for share in shares])
     written = {}
-    for task in find_tasks(list(tasks)):
+    for task in find_tasks(list(wanted)):
         runs = [episode for kept in found for episode in kept.get(task.name, [])]
         if runs:
             runs.sort(key=lambda episode: int(episode.seeds[0]))

@@ -15,8 +15,10 @@ class TrainConfig:
 
     preset: str = "lite-1m"
     """Model preset."""
-    patch_encoder: Literal["mlp", "linear", "resnet"] | None = None
+    patch_encoder: Literal["mlp", "linear", "conv", "resnet"] | None = None
     """Patch encoder in place of the preset's."""
+    patch_size: int | None = None
+    """Side of the largest patch in pixels, in place of the preset's."""
     context_length: int = 256
     """Longest document in tokens."""
     tokens_per_step: int = 4096
@@ -51,5 +53,6 @@ class TrainConfig:
 
     def model(self, vocab_size: int) -> GatoConfig:
         """Shape of the model."""
-        changes = {} if self.patch_encoder is None else {"patch_encoder": self.patch_encoder}
-        return GatoConfig.preset(self.preset, context_length=self.context_length, vocab_size=vocab_size, **changes)
+        changes = {"patch_encoder": self.patch_encoder, "patch_size": self.patch_size}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return GatoConfig.preset(self.preset, context_length=self.context_length, vocab_size=vocab_size, **given)

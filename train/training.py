@@ -56,7 +56,16 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
     if pictured:
         pictures = [decode_picture(document.image or b"") for document in pictured]
         captions = [document.text for document in pictured]
-        found.append(PictureSource(pictures, captions, vocabulary, name=name, augment=config.augment))
+        found.append(
+            PictureSource(
+                pictures,
+                captions,
+                vocabulary,
+                name=name,
+                patch_size=config.model(vocabulary.size).patch_size,
+                augment=config.augment,
+            )
+        )
     if texts:
         found.append(TextSource(texts, vocabulary, name=name if not pictured else f"{name}/text"))
     if not found:
@@ -80,24 +89,27 @@ def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
     return tuple(formats.values())
 
 
-def make_mixture(
+def weighted_sources(
     data: Sequence[tuple[Dataset, float]],
     vocabulary: Vocabulary,
     config: TrainConfig,
     on_dataset: Callable[[int, int], None] | None = None,
-) -> Mixture:
-    """The mixture of datasets by weight; a dataset with pictures and texts divides its weight equally."""
-    sources: list[Source] = []
-    weights: list[float] = []
+) -> list[tuple[Source, float]]:
+    """Sources with their weights; a dataset with pictures and texts divides its weight equally."""
+    weighted: list[tuple[Source, float]] = []
     for index, (dataset, weight) in enumerate(data):
         found = sources_of(dataset, vocabulary, config)
-        sources += found
-        weights += [weight / len(found)] * len(found)
+        weighted += [(source, weight / len(found)) for source in found]
         if on_dataset is not None:
             on_dataset(index + 1, len(data))
+    return weighted
+
+
+def make_mixture(weighted: Sequence[tuple[Source, float]], vocabulary: Vocabulary, config: TrainConfig) -> Mixture:
+    """The mixture of weighted sources that the recipe asks for."""
     return Mixture(
-        sources,
-        weights,
+        [source for source, _ in weighted],
+        [weight for _, weight in weighted],
         vocabulary,
         tokens_per_step=config.tokens_per_step,
         context_length=config.context_length,
@@ -175,7 +187,7 @@ def train_run(
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
     datasets = [(open_data(name), weight) for name, weight in data]
     vocabulary = read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
-    mixture = make_mixture(datasets, vocabulary, config)
+    mixture = make_mixture(weighted_sources(datasets, vocabulary, config), vocabulary, config)
     gato = prepare_run(
         config,
         [dataset for dataset, _ in datasets],
