@@ -1,0 +1,226 @@
+"""The parts of a report that show scores, films, pictures, text and tokens, each a function from values to HTML."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gato_lite.train.inspect import TokenRow, TokenStream, patch_png
+
+if TYPE_CHECKING:
+    from gato_lite.train.evaluate import Scores, SuiteScore, TaskScore
+    from gato_lite.train.language import CaptionScore, TextScore
+
+FILM_BUDGET: Final = 10_000_000
+"""Bytes of all films in a page; the rest of it stays below 15 MB with them."""
+LEGEND: Final = {
+    "text": "text piece",
+    "patch": "image patch",
+    "chunk": "up to 32 scalars",
+    "discrete": "discrete value",
+    "bin": "bin of a scalar",
+    "end": "end, separator",
+}
+"""Kinds of tokens in words."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for people, with a true minus sign; a dash for None."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage."""
+    return "–" if value is None else f"{100 * value:.0f}\u202f%"
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """`data` inside the page."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+# -- scores
+
+
+def score_section(scores: Scores) -> str:
+    """A row per task: the score between random and expert as a bar with its interval, and the raw numbers."""
+    ends = [end for score in scores.tasks.values() for end in (score.low, score.high, score.normalised)]
+    known = [end for end in ends if end is not None]
+    low, high = max(min([-0.04, *known]), -0.6), min(max([1.06, *known]), 1.6)
+    rows = []
+    for suite, names in groupby(scores.tasks, key=lambda name: name.split("/")[0]):
+        rows.append(_suite_row(suite, scores.suites.get(suite)))
+        rows += [_score_row(name, scores.tasks[name], low, high) for name in names]
+    axis = "".join(
+        f'<span style="left:{_place(value, low, high):.2f}%">{label}</span>' for value, label in ((0, "random"), (1, "expert"))
+    )
+    return (
+        '<table class="scores"><thead><tr><th>Task</th>'
+        f'<th class="bar"><div class="axis">{axis}</div></th><th>Score</th><th>Result</th>'
+        '<th class="ends">Random</th><th class="ends">Expert</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _suite_row(suite: str, score: SuiteScore | None) -> str:
+    told = ""
+    if score is not None and score.mean is not None:
+        told = f"mean {number(score.mean)}"
+        if score.success is not None:
+            told += f" · success {percent(score.success)}"
+    return f'<tr class="suite"><th scope="rowgroup">{escape(suite)}</th><th class="mean" colspan="5">{told}</th></tr>'
+
+
+def _score_row(name: str, score: TaskScore, low: float, high: float) -> str:
+    is_share = score.success is not None and abs(score.success - score.mean) < 1e-9
+    result = percent(score.mean) if is_share else f"{number(score.mean, 1)} ± {number(score.std, 1)}"
+    random, expert = (percent(v) if is_share else number(v, 1) for v in (score.random, score.expert))
+    told = f"random {random}, expert {expert}, {score.episodes} episodes"
+    interval = ""
+    if score.low is not None and score.high is not None:
+        interval = f"95 % interval {number(score.low)} to {number(score.high)}; "
+    return (
+        f'<tr title="{escape(interval + told)}"><td>{escape(name.split("/")[-1])}</td>'
+        f'<td class="bar">{_bar(score, low, high)}</td><td><b>{number(score.normalised)}</b></td>'
+        f'<td class="raw">{result}</td><td class="ends dim">{random}</td><td class="ends dim">{expert}</td></tr>'
+    )
+
+
+def _place(value: float, low: float, high: float) -> float:
+    """Where `value` lies between `low` and `high`, in percent."""
+    return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
+
+
+def _bar(score: TaskScore, low: float, high: float) -> str:
+    def span(start: float, stop: float) -> str:
+        first, last = sorted((_place(start, low, high), _place(stop, low, high)))
+        return f"left:{first:.2f}%;width:{last - first:.2f}%"
+
+    marks = [f'<i class="at one" style="left:{_place(1, low, high):.2f}%"></i>']
+    if score.normalised is not None:
+        marks.insert(0, f'<i class="fill" style="{span(0, score.normalised)}"></i>')
+    marks.append(f'<i class="at" style="left:{_place(0, low, high):.2f}%"></i>')
+    if score.low is not None and score.high is not None:
+        marks.append(f'<i class="range" style="{span(score.low, score.high)}"></i>')
+    return f'<div class="track">{"".join(marks)}</div>'
+
+
+# -- films
+
+
+def film_section(films: Mapping[str, Path], scores: Scores) -> str:
+    """A film of each task, playable in the page; those beyond the page's budget are named."""
+    left = FILM_BUDGET
+    figures = []
+    for name, path in films.items():
+        data = path.read_bytes()
+        left -= len(data)
+        shown = f'<div class="lost">left out to keep the page small:<br>{escape(path.name)}</div>'
+        if left >= 0:
+            shown = (
+                f'<video controls loop muted playsinline preload="metadata" aria-label="{escape(name)}"'
+                f' src="{data_uri("video/mp4", data)}"></video>'
+            )
+        figures.append(
+            f'<figure class="film">{shown}<figcaption><b>{escape(name)}</b>'
+            f"<span>{_in_short(scores.tasks.get(name))}</span></figcaption></figure>"
+        )
+    return f'<div class="films">{"".join(figures)}</div>'
+
+
+def _in_short(score: TaskScore | None) -> str:
+    if score is None:
+        return ""
+    return f"{percent(score.success)} solved" if score.success is not None else f"return {number(score.mean, 0)}"
+
+
+# -- pictures and text
+
+
+def picture_section(score: CaptionScore) -> str:
+    """Pictures with the model's caption; right and wrong differ in sign and words."""
+    figures = []
+    for example in score.examples:
+        is_right = example.caption.strip().lower() == example.truth.strip().lower()
+        said = escape(example.caption.strip()) or "<em>nothing</em>"
+        truth = "" if is_right else f'<span class="truth">is: {escape(example.truth)}</span>'
+        style = f'<span class="style">{escape(example.style)} style</span>' if example.style else ""
+        figures.append(
+            f'<figure class="picture {"right" if is_right else "wrong"}">'
+            f'<img src="{data_uri("image/png", example.image)}" alt="{escape(example.truth)}" loading="lazy">'
+            f'<figcaption><span class="mark" aria-hidden="true">{"✓" if is_right else "✗"}</span>'
+            f'<span class="hidden">{"right" if is_right else "wrong"}: </span>{said}{truth}{style}</figcaption></figure>'
+        )
+    return f'<div class="pictures">{"".join(figures)}</div>'
+
+
+def text_section(score: TextScore) -> str:
+    """Continuations beside what the text really says."""
+    return "".join(
+        f'<article class="passage"><div class="prompt">{escape(example.prompt.strip())} …</div>'
+        f'<div class="two"><div class="own"><h4>the model goes on</h4>… {escape(example.continuation.strip())}</div>'
+        f'<div class="real"><h4>the text goes on</h4>… {escape(example.truth.strip())}</div></div></article>'
+        for example in score.examples
+    )
+
+
+# -- tokens
+
+
+def stream_section(streams: Sequence[TokenStream]) -> str:
+    """Each stream as boxes, token by token, grouped by what they are a part of."""
+    kinds = "".join(f'<li class="k-{kind}"><i></i>{words}</li>' for kind, words in LEGEND.items())
+    legend = f'<ul class="legend">{kinds}<li>◆ ringed: the loss asks for it</li></ul>'
+    parts = [legend]
+    for stream in streams:
+        groups = "".join(
+            f'<div class="leaf"><span>{escape(name)}</span>'
+            f'<div class="tokens">{"".join(map(_token, rows))}</div></div>'
+            for name, rows in groupby(stream.rows, key=lambda row: row.leaf)
+        )
+        more = stream.n_tokens - len(stream.rows)
+        told = f"{stream.about} · {stream.n_tokens} tokens" + (f", {more} not shown" if more else "")
+        parts.append(f'<h3>{escape(stream.name)}</h3><p class="about">{escape(told)}</p><div class="stream">{groups}</div>')
+    return "".join(parts)
+
+
+def _token(row: TokenRow) -> str:
+    title = f"position {row.position}, id {row.id}: {row.description}"
+    if row.local:
+        title += f", place {row.local} in the observation"
+    if row.values:
+        title += "; " + " ".join(f"{value:.3g}" for value in row.values)
+    body = f"<b>{escape(_label(row))}</b>"
+    if row.patch is not None:
+        size = "×".join(map(str, row.patch.shape))
+        body = f'<img src="{data_uri("image/png", patch_png(row.patch))}" alt="patch {size}">'
+    elif row.kind == "chunk":
+        body = f"<b>{len(row.values)} scalars</b>{_value_bars(row.values)}"
+    target = " target" if row.is_target else ""
+    return f'<div class="token k-{row.kind}{target}" title="{escape(title)}">{body}<small>{row.id}</small></div>'
+
+
+def _label(row: TokenRow) -> str:
+    if row.kind == "text":
+        piece = row.description.removeprefix("text '").removesuffix("'")
+        return piece.replace("▁", "␣").replace("\n", "⏎")
+    if row.kind == "bin" and row.values:
+        return f"{row.description} → {row.values[0]:.2f}".replace("-", "−")
+    return row.description
+
+
+def _value_bars(values: Sequence[float]) -> str:
+    """Values in [-1, 1] as bars around a middle line."""
+    step, half = (9, 17) if len(values) <= 12 else (4, 17)
+    bars = "".join(
+        f'<rect x="{index * step + 1}" y="{half - max(value, 0) * (half - 1):.1f}" width="{step - 2}"'
+        f' height="{max(abs(value) * (half - 1), 0.6):.1f}" rx="1"/>'
+        for index, value in enumerate(values)
+    )
+    width = len(values) * step + 1
+    line = f'<line x1="0" x2="{width}" y1="{half}" y2="{half}"/>'
+    return f'<svg width="{width}" height="{2 * half}" viewBox="0 0 {width} {2 * half}" aria-hidden="true">{bars}{line}</svg>'
