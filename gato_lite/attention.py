@@ -73,9 +73,7 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int
     runs = equal_runs(offsets)
     sizes = [count * length for _, count, length in runs]
     outputs = []
-    for (_, count, length), *qkv in zip(
-        runs, query.split(sizes), key.split(sizes), value.split(sizes), strict=True
-    ):
+    for (_, count, length), *qkv in zip(runs, *(torch.split(part, sizes) for part in (query, key, value)), strict=True):
         q, k, v = (part.view(count, length, n_head, d_head).transpose(1, 2) for part in qkv)  # (n, H, t, K)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         outputs.append(mixed.transpose(1, 2).reshape(count * length, n_head, d_head))
@@ -99,7 +97,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.i
     longest = int(np.diff(offsets).max(initial=0))
     windowed = "window_size" in inspect.signature(varlen_attn).parameters  # torch 2.11 spells it is_causal
     causal = {"window_size": (-1, 0)} if windowed else {"is_causal": True}
-    return varlen_attn(query, key, value, cuts, cuts, longest, longest, **causal)  # type: ignore[arg-type, return-value]
+    return varlen_attn(query, key, value, cuts, cuts, longest, longest, **causal)  # type: ignore[return-value]
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:
@@ -114,7 +112,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int
     mask = create_block_mask(visible, None, None, length, length, device=query.device.type)
     q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, H, T, K)
     run = torch.compile(flex_attention) if query.is_cuda else flex_attention
-    return run(q, k, v, block_mask=mask)[0].transpose(0, 1)  # type: ignore[index, no-any-return]
+    return run(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
 
 BACKENDS: Final[dict[str, Callable[[Tensor, Tensor, Tensor, npt.NDArray[np.int64]], Tensor]]] = {

@@ -50,7 +50,7 @@ def prompt_tokens(text: str, picture: Picture | None, vocabulary: Vocabulary, pa
 
 
 @overload
-def generate(
+def generate(  # type: ignore[overload-overlap]  # a string is a sequence of strings too; it is taken as one prompt
     gato: Gato, prompt: str = ..., image: Picture | None = ..., *, max_tokens: int = ..., temperature: float = ...,
     top_p: float = ..., seed: int = ..., on_text: Callable[[str], None] | None = ...,
 ) -> str: ...  # fmt: skip
@@ -95,7 +95,9 @@ def generate(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     images = [image] * len(prompts) if image is None or isinstance(image, np.ndarray) else list(image)
     if len(images) != len(prompts):
-        raise ValueError(f"expected a picture (or None) for each prompt, got {len(prompts)} prompts, {len(images)} pictures")
+        raise ValueError(
+            f"expected a picture (or None) for each prompt, got {len(prompts)} prompts, {len(images)} pictures"
+        )
     if not prompts:
         return []
     vocabulary = gato.vocabulary

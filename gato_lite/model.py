@@ -223,9 +223,7 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
             )
     positions = np.arange(len(stream.target)) - np.repeat(stream.offsets[:-1], stream.lengths)
     return StreamTensors(
-        tokens=to_tensors(
-            stream.tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator
-        ),
+        tokens=to_tensors(stream.tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator),
         positions=torch.from_numpy(positions),
         offsets=stream.offsets,
         targets=tuple(groups),

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.vector.utils import batch_space, concatenate as stack_values, create_empty_array, iterate
+from gymnasium.vector.utils import batch_space, create_empty_array, iterate
+from gymnasium.vector.utils import concatenate as stack_values
 
 from gato_lite.cache import Decoder
 from gato_lite.config import TokenSpec
@@ -139,9 +140,10 @@ class Policy:
         context_length: int | None = None,
     ) -> None:
         self.gato = gato
+        listed = len(observation_space) if isinstance(observation_space, (list, tuple)) else None
         self._batched = slots is not None
-        self._listed = isinstance(observation_space, (list, tuple)) or self._batched
-        n_slot = slots if slots is not None else len(observation_space) if isinstance(observation_space, (list, tuple)) else 1
+        self._listed = listed is not None or self._batched
+        n_slot = slots if slots is not None else 1 if listed is None else listed
         observation_spaces = _per_slot("observation_space", observation_space, n_slot)
         action_spaces = _per_slot("action_space", action_space, n_slot)
         tasks = _per_slot("task", task, n_slot)
@@ -218,7 +220,7 @@ class Policy:
             self._choose(active, hidden, masks)
         actions = [self._action(index) if seen is not None else None for index, seen in enumerate(observations)]
         if self._batched:
-            out = create_empty_array(self._action_space, self.n_slot)
+            out: Any = create_empty_array(self._action_space, self.n_slot)  # Any: whatever the space batches to
             return stack_values(self._action_space, actions, out)
         return actions if self._listed else actions[0]
 
@@ -381,8 +383,7 @@ class Policy:
 
     def _prefix(self, language: _Language, prompt: Sequence[Demonstration]) -> Tokens:
         """Instruction, then the end of the demonstrations."""
-        pieces = language.instruction and self.gato.vocabulary.text.encode(language.instruction)
-        instruction = plain(pieces if pieces is not None and len(pieces) else [])
+        instruction = plain(self.gato.vocabulary.text.encode(language.instruction or ""))
         budget = self._decoder.context_length // 2 - len(instruction)
         windows: list[list[Tokens]] = []
         for episode in reversed(prompt):

@@ -1,9 +1,9 @@
 """A run's folder, read side: `config.json`, the vocabulary, and the newest checkpoint, as a `Gato` that can act.
 
-    RUN/config.json       the model's shape, the tasks it was trained on, how it was trained
-    RUN/vocabulary.json   the id ranges and the text model's hash
-    RUN/text.model        the SentencePiece model
-    RUN/checkpoints/      see `gato_lite.checkpoint`
+RUN/config.json       the model's shape, the tasks it was trained on, how it was trained
+RUN/vocabulary.json   the id ranges and the text model's hash
+RUN/text.model        the SentencePiece model
+RUN/checkpoints/      see `gato_lite.checkpoint`
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
         stored = (folder / VOCABULARY_FILE).read_bytes()
         vocabulary = Vocabulary.from_files(stored, (folder / TEXT_MODEL_FILE).read_bytes())
     except FileNotFoundError as error:
-        raise RunError(f"{error.filename}: missing from the run; expected the vocabulary it was trained with") from error
+        raise RunError(
+            f"{error.filename}: missing from the run; expected the vocabulary it was trained with"
+        ) from error
     except ValueError as error:
         raise RunError(f"{folder / VOCABULARY_FILE}: {error}") from error
     if vocabulary.fingerprint != config.vocabulary:
@@ -219,5 +221,3 @@ def task_format(
         spec=spec,
         instruction=instruction,
     )
-
-

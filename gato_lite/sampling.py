@@ -37,9 +37,7 @@ class Sampler:
         self.top_p = top_p
         self._generator = torch.Generator().manual_seed(seed)
 
-    def choose(
-        self, gato: Gato, hidden: Float[Tensor, "n D"], legal: Sequence[Legal]
-    ) -> npt.NDArray[np.int64]:
+    def choose(self, gato: Gato, hidden: Float[Tensor, "n D"], legal: Sequence[Legal]) -> npt.NDArray[np.int64]:
         """(n,) one legal id after each hidden state; rows with the same legal range share one product."""
         chosen = np.empty(len(legal), np.int64)
         by_range: dict[tuple[int, int], list[int]] = {}

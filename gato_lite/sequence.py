@@ -22,8 +22,6 @@ PATCH_PLACES = 128
 """Row and column indices that the place of a patch is quantised to."""
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
     """T consecutive tokens, of which P are patches and C are chunks."""
@@ -107,9 +105,7 @@ def lay_out(documents: Sequence[Document]) -> Stream:
     )
 
 
-def patch_places(
-    intervals: npt.NDArray[np.float32], generator: np.random.Generator | None
-) -> npt.NDArray[np.int64]:
+def patch_places(intervals: npt.NDArray[np.float32], generator: np.random.Generator | None) -> npt.NDArray[np.int64]:
     """Row and column index in [0, 128) of each patch.
 
     Args:
