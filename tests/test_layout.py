@@ -24,7 +24,8 @@ MAY_IMPORT = {
 
 
 def sources(folder: str) -> list[Path]:
-    return sorted(path for path in (ROOT / folder).glob("*.py"))
+    below = (path for path in (ROOT / folder).glob("*/*.py") if not path.parent.is_symlink())
+    return sorted([*(ROOT / folder).glob("*.py"), *below])
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,330 @@
+"""The command line on tiny data, in this process; two tests start another one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gato_lite.train import cli
+from gato_lite.train.cli import COMMANDS, main
+
+
+def told(capsys, *args: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    code = main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys, *args: object, code: int = 2) -> str:
+    """The one line that a wrong command writes."""
+    found, _, err = told(capsys, *args)
+    assert found == code, err
+    assert err.startswith("gato-lite: error: "), err
+    assert err.count("\n") == 1, err
+    return err.removeprefix("gato-lite: error: ").rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("poems")
+    (folder / "fog.txt").write_text("The fog comes\non little cat feet.\n" * 20, "utf-8")
+    (folder / "sea.txt").write_text("The sea is never still.\n" * 20, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, texts: Path) -> Path:
+    """A run of three steps on text."""
+    root = tmp_path_factory.mktemp("runs")
+    assert main(["data", "import", str(texts), "--out", str(root / "poems")]) == 0
+    arguments = ["--data", f"{root / 'poems'}=2", "--out", str(root / "run"), "--steps", "3"]
+    assert main(["train", "quick", *arguments]) == 0
+    return root / "run"
+
+
+# Help
+
+
+def test_help_lists_every_command(capsys):
+    code, out, err = told(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert [line.split("  ")[1] for line in out.splitlines() if line.startswith("  ")][:-1] == list(COMMANDS)
+
+
+def test_no_command_is_wrong_input(capsys):
+    assert told(capsys)[0] == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_ends_with_an_example(capsys, name):
+    code, out, err = told(capsys, *name.split(), "--help")
+    assert (code, err) == (0, "")
+    module = importlib.import_module(f"gato_lite.train.commands.{COMMANDS[name].module}")
+    assert out.endswith("\nExample:\n  " + "\n  ".join(module.EXAMPLE.splitlines()) + "\n")
+    assert f"gato-lite {name}" in module.EXAMPLE
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_parses(name):
+    module = importlib.import_module(f"gato_lite.train.commands.{COMMANDS[name].module}")
+    for line in module.EXAMPLE.splitlines():
+        if not line.startswith("gato-lite "):
+            continue
+        import shlex
+
+        found, rest = cli._command(shlex.split(line)[1:])
+        other = importlib.import_module(f"gato_lite.train.commands.{COMMANDS[found].module}")
+        assert isinstance(cli._read(found, other.Options, other.EXAMPLE, rest), other.Options)
+
+
+def test_help_is_light():
+    program = (
+        "import sys, time; start = time.perf_counter(); from gato_lite.train.cli import main; main(['--help'])\n"
+        "heavy = {'torch', 'gymnasium', 'numpy', 'pyarrow', 'minigrid', 'rich', 'msgspec'} & set(sys.modules)\n"
+        "print(sorted(heavy), time.perf_counter() - start < 1.0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] True"
+
+
+def test_version(capsys):
+    assert told(capsys, "--version") == (0, "gato-lite 0.1.0\n", "")
+
+
+def test_a_group_lists_its_commands(capsys):
+    code, out, _ = told(capsys, "data", "--help")
+    assert code == 0
+    assert "data info" in out
+    assert "doctor" not in out
+
+
+# Wrong input
+
+
+def test_unknown_names_give_the_closest(capsys, tmp_path):
+    assert refused(capsys, "verifi").startswith("Unknown command 'verifi'. Did you mean verify? Known: data, demo, ")
+    assert refused(capsys, "data", "inof").startswith("Unknown 'gato-lite data' command 'inof'. Did you mean info?")
+    out = tmp_path / "run"
+    assert (
+        refused(capsys, "train", "quik", "--out", out)
+        == "Unknown recipe 'quik'. Did you mean quick? Known: demo, quick"
+    )
+    message = refused(capsys, "train", "quick", "--out", out, "--preset", "lite-2m")
+    assert message.startswith("Unknown preset 'lite-2m'. Did you mean lite-20m, ")
+    message = refused(capsys, "train", "quick", "--out", out, "--data", "emojis")
+    assert message.startswith("Unknown dataset 'emojis'. Did you mean emoji?")
+    assert not out.exists()
+
+
+def test_options_that_do_not_fit(capsys):
+    message = refused(capsys, "verify", "emoji", "--jsn")
+    assert message.startswith("Unrecognized options: --jsn; Perhaps you meant: --json")
+    assert message.endswith("; see gato-lite verify --help")
+    assert refused(capsys, "verify").startswith("Missing from gato-lite verify: PATH")
+    assert "'maybe'" in refused(capsys, "data", "import", "x", "--out", "y", "--on-bad", "maybe")
+
+
+def test_what_is_not_there(capsys, tmp_path):
+    assert refused(capsys, "prompt", tmp_path, "Hello").startswith(f"'{tmp_path}' holds no run: expected the file")
+    assert refused(capsys, "eval", tmp_path).startswith(f"'{tmp_path}' holds no run")
+    assert refused(capsys, "inspect", tmp_path / "no").endswith("expected a folder, found nothing")
+    assert "expected a run (config.json)" in refused(capsys, "verify", tmp_path)
+    assert refused(capsys, "data", "info", tmp_path).endswith("(dataset.json), found none")
+    assert "found nothing" in refused(capsys, "data", "import", tmp_path / "no", "--out", tmp_path / "out")
+
+
+def test_lengths_that_make_no_sense(capsys, tmp_path):
+    out = tmp_path / "run"
+    assert "either steps or minutes" in refused(capsys, "train", "quick", "--out", out, "--steps", 1, "--minutes", 1)
+    assert "--resume or --overwrite, got both" in refused(
+        capsys, "train", "quick", "--out", out, "--resume", "--overwrite"
+    )
+    assert "positive number of minutes" in refused(capsys, "demo", "--out", out, "--minutes", 0)
+
+
+@pytest.mark.parametrize(
+    "error, code, message",
+    [
+        (ValueError("a\nb"), 2, "a b"),
+        (FileNotFoundError(2, "No such file or directory", "x.txt"), 2, "x.txt: no such file or directory"),
+        (OSError(28, "No space left on device", "x"), 1, "x: no space left on device"),
+        (
+            ModuleNotFoundError("No module named 'minigrid'", name="minigrid.core"),
+            2,
+            "the package minigrid is missing: ",
+        ),
+        (ImportError("films need ffmpeg: pip install 'gato_lite[video]'"), 2, "films need ffmpeg: pip install"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(capsys, monkeypatch, error, code, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert refused(capsys, "doctor", code=code).startswith(message)
+    monkeypatch.setenv("GATO_LITE_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    "bug", [TypeError("x"), KeyError("x"), RuntimeError("x"), ModuleNotFoundError(name="gato_lite.x")]
+)
+def test_a_bug_keeps_its_traceback(monkeypatch, bug):
+    def fail(*_):
+        raise bug
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(type(bug)):
+        main(["doctor"])
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupt)
+    assert told(capsys, "doctor") == (130, "", "gato-lite: interrupted\n")
+
+
+# Commands
+
+
+def test_doctor(capsys):
+    code, out, _ = told(capsys, "doctor", "--json")
+    assert code == 0
+    assert json.loads(out)["versions"]["gato_lite"] == "0.1.0"
+
+
+def test_data_info_and_check(capsys):
+    code, out, err = told(capsys, "data", "info", "emoji")
+    assert (code, err) == (0, "")
+    assert "twemoji" in out
+    assert json.loads(told(capsys, "data", "info", "emoji", "--json")[1])["kind"] == "documents"
+    code, out, _ = told(capsys, "data", "check", "emoji")
+    assert code == 0
+    assert out.endswith("emoji: whole\n")
+
+
+def test_import_refuses_to_overwrite(capsys, texts, tmp_path):
+    out = tmp_path / "poems"
+    code, written, _ = told(capsys, "data", "import", texts, "--out", out, "--licence", "CC0-1.0")
+    assert (code, written) == (0, f"{out}: 2 documents, 0 left out\n")
+    before = (out / "dataset.json").read_bytes()
+    assert "--overwrite" in refused(capsys, "data", "import", texts, "--out", out)
+    assert (out / "dataset.json").read_bytes() == before
+    assert told(capsys, "data", "import", texts, "--out", out, "--overwrite")[0] == 0
+
+
+def test_a_damaged_dataset(capsys, texts, tmp_path):
+    out = tmp_path / "poems"
+    assert told(capsys, "data", "import", texts, "--out", out)[0] == 0
+    part = next(out.glob("part-*"))
+    part.write_bytes(part.read_bytes()[:-1] + b"!")
+    for command in (["data", "check"], ["verify"]):
+        code, written, err = told(capsys, *command, out)
+        assert code == 1
+        assert f"{part}: expected SHA-256" in written
+        assert "1 problem" in err
+    code, written, err = told(capsys, "verify", out, "--json")
+    assert code == 1
+    assert json.loads(written)["ok"] is False
+
+
+def test_text_model(capsys, tmp_path):
+    out = tmp_path / "small.model"
+    assert "expected text to learn from" in refused(capsys, "data", "text-model", "--out", out)
+    code, written, _ = told(capsys, "data", "text-model", "emoji", "--pieces", 400, "--out", out)
+    assert code == 0
+    assert written.startswith(f"{out}: 400 pieces learnt from ")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.model"]
+    assert "--overwrite" in refused(capsys, "data", "text-model", "emoji", "--out", out)
+    (tmp_path / "short.txt").write_text("hi")
+    assert "could not learn" in refused(capsys, "data", "text-model", tmp_path / "short.txt", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_prompt(capsys, run, tmp_path):
+    code, out, err = told(capsys, "prompt", run, "The fog", "--max-tokens", 5, "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert answer["prompt"] == "The fog"
+    assert told(capsys, "prompt", run, "The fog", "--max-tokens", 5)[1] == answer["text"] + "\n"
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    code, out, _ = told(capsys, "prompt", run, "--image", picture, "--max-tokens", 3, "--json")
+    assert code == 0
+    assert json.loads(out)["image"] == str(picture)
+    assert "temperature" in refused(capsys, "prompt", run, "The fog", "--temperature", -1)
+    assert "expected a whole picture" in refused(capsys, "prompt", run, "--image", run / "config.json")
+
+
+def test_verify_and_inspect_a_run(capsys, run):
+    code, out, _ = told(capsys, "verify", run)
+    assert code == 0
+    assert "a whole run" in out
+    assert "without environments" in refused(capsys, "inspect", run)
+    assert json.loads(told(capsys, "inspect", run.parent / "poems", "--json")[1])[0]["n_tokens"] > 10
+
+
+def test_a_run_is_not_overwritten_but_resumed(capsys, run, tmp_path):
+    arguments = ["--data", run.parent / "poems", "--out", run]
+    assert "--resume" in refused(capsys, "train", "quick", *arguments, "--steps", 4)
+    assert told(capsys, "train", "quick", *arguments, "--steps", 4, "--resume")[0] == 0
+    assert (run / "checkpoints" / "step_4").is_dir()
+    assert "trained on no environment; name what to play" in refused(capsys, "eval", run)
+
+
+def test_pictures_of_ones_own(capsys, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("red", "blue", "green"):
+        pixels = generator.integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    (tmp_path / "captions.csv").write_text("file,text\n" + "".join(f"{n}.png,{n}\n" for n in ("red", "blue", "green")))
+    out, run = tmp_path / "data", tmp_path / "run"
+    assert told(capsys, "data", "import", tmp_path, "--out", out, "--size", 16)[0] == 0
+    assert told(capsys, "train", "quick", "--data", f"{out}=0.5", "--out", run, "--steps", 2)[0] == 0
+    assert told(capsys, "prompt", run, "--image", tmp_path / "red.png", "--max-tokens", 2)[0] == 0
+
+
+def test_repeated_options_are_gathered():
+    from gato_lite.train.commands.train import Options
+
+    gathered = cli._gathered(
+        Options, ["quick", "--data", "a", "--data=b=2", "--out", "x", "--data", "c", "d", "--resume"]
+    )
+    assert gathered == ["quick", "--out", "x", "--resume", "--data", "a", "b=2", "c", "d"]
+
+
+def test_a_stopped_run_is_saved(run, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "quick", "--data", str(run.parent / "poems"), "--out", str(out), "--minutes", "5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "gato_lite.train.cli", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob("events.*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == f"gato-lite: stopped and saved in {out}; the same command with --resume goes on\n"
+    assert list(out.glob("checkpoints/step_*"))
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"{sys.executable} -m gato_lite.train.cli data info text --json | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -1,0 +1,130 @@
+"""`gato-lite eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from tyro.conf import Positional, arg
+
+from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.train.console import (
+    answer_only,
+    bar,
+    print_note,
+    print_table,
+    refuse_to_overwrite,
+    to_json,
+    write_whole,
+)
+
+if TYPE_CHECKING:
+    from gato_lite.train.evaluate import Scores
+
+EXAMPLE: Final = "gato-lite eval runs/first --tasks classic/CartPole --episodes 20 --json scores.json --video films"
+
+STDOUT: Final = Path("-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Score a run's newest checkpoint on seeded episodes that are in no dataset.
+
+    A normalised score is 0 for random actions and 1 for the task's expert; its interval is a 95 % bootstrap one.
+    """
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """Folder of the run."""
+    tasks: Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")] = ()
+    """Names or patterns such as 'babyai/*', or gym:ID; none means those that the run was trained on."""
+    episodes: int = 100
+    """Episodes of each task."""
+    seed: int = EVALUATION_SEED
+    """First environment seed."""
+    workers: Annotated[int | None, arg(metavar="N")] = None
+    """Processes; None is one for each core, at most 8."""
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """File for the scores as JSON; - is standard output."""
+    video: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for a film of one episode of each task."""
+    overwrite: bool = False
+    """Replace FILE and the films in DIR."""
+
+
+def run(options: Options) -> None:
+    """Plays the episodes and prints the scores."""
+    files = [] if options.json is None or options.json == STDOUT else [options.json]
+    films = [] if options.video is None else sorted(options.video.glob("*.mp4"))
+    refuse_to_overwrite([*files, *films], overwrite=options.overwrite)
+    from gato_lite.train.cores import usable_cores
+    from gato_lite.train.evaluate import evaluate_run
+
+    tasks = list(options.tasks) or _known_tasks(options.run)
+    with answer_only(), bar("evaluating", "episodes") as show:
+        scores = evaluate_run(
+            options.run,
+            tasks,
+            episodes=options.episodes,
+            seed=options.seed,
+            workers=options.workers if options.workers is not None else min(usable_cores(), 8),
+            video=options.video,
+            on_progress=show,
+        )
+    if options.json == STDOUT:
+        print(to_json(scores))
+        return
+    if options.json is not None:
+        write_whole(options.json, to_json(scores) + "\n")
+    _print_scores(scores)
+
+
+def _known_tasks(run: Path) -> Sequence[str]:
+    """The run's tasks that can be made anew; says which cannot."""
+    from gato_lite.envs.catalogue import find_tasks
+    from gato_lite.run import read_run_config
+
+    known, unknown = [], []
+    for task in read_run_config(run).tasks:
+        try:
+            find_tasks([task.name])
+        except ValueError:
+            unknown.append(task.name)
+        else:
+            known.append(task.name)
+    if not known:
+        what = f"only tasks of your own ({', '.join(unknown)})" if unknown else "no environment"
+        raise ValueError(f"{run}: trained on {what}; name what to play with --tasks, such as gym:CartPole-v1")
+    if unknown:
+        print_note(f"left out, since they are not in the catalogue: {', '.join(unknown)}; gato_lite.Policy plays them")
+    return known
+
+
+def _print_scores(scores: Scores) -> None:
+    rows = [
+        [
+            name,
+            f"{score.mean:.2f} ± {score.std:.2f}",
+            _number(score.normalised),
+            "" if score.low is None or score.high is None else f"{score.low:.2f} – {score.high:.2f}",
+            _number(score.success),
+            _number(score.random),
+            _number(score.expert),
+            str(score.episodes),
+        ]
+        for name, score in scores.tasks.items()
+    ]
+    header = ["task", "score", "normalised", "95 %", "success", "random", "expert", "episodes"]
+    print_table(header, rows, numbers=header[1:])
+    suites = [
+        [name, str(suite.n_tasks), _number(suite.mean), _number(suite.median), _number(suite.success)]
+        for name, suite in scores.suites.items()
+    ]
+    header = ["suite", "tasks", "mean", "median", "success"]
+    print()
+    print_table(header, suites, numbers=header[1:])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,82 @@
+"""`gato-lite train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from tyro.conf import Positional, arg
+
+from gato_lite.train.console import print_note, share_bar
+
+EXAMPLE: Final = """\
+gato-lite record classic/CartPole --episodes 100 --out data
+gato-lite train quick --data data emoji=0.5 text=0.5 --out runs/first --minutes 2"""
+DEFAULT_MINUTES: Final = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train one model on datasets: episodes, captioned pictures, text, in any mixture."""
+
+    recipe: Positional[Annotated[str, arg(metavar="RECIPE")]]
+    """How to train: quick or demo."""
+    data: Annotated[tuple[str, ...], arg(metavar="DIR[=WEIGHT] …")] = ("emoji", "text")
+    """Datasets, or folders of datasets, each with its share of the tokens; emoji and text come with the package."""
+    out: Annotated[Path, arg(metavar="RUN")]
+    """Folder of the run."""
+    minutes: Annotated[float | None, arg(metavar="M")] = None
+    """Minutes to train for; 10 where --steps is not given either."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """Steps to train for, in place of minutes."""
+    preset: Annotated[str | None, arg(metavar="NAME")] = None
+    """Model preset in place of the recipe's: lite-1m, lite-5m, lite-20m, gato-79m, gato-364m, gato-1.18b."""
+    seed: Annotated[int | None, arg(metavar="N")] = None
+    """Of weights and batches; None takes the recipe's."""
+    resume: bool = False
+    """Go on from the newest checkpoint in RUN, with the same recipe and data."""
+    overwrite: bool = False
+    """Replace the run that is in RUN."""
+
+
+def run(options: Options) -> int:
+    """Trains, with a progress bar; the exit code of a signal that stopped it, once the run is saved."""
+    from dataclasses import replace
+
+    from gato_lite.train.loop import Interrupted, Length, Progress
+    from gato_lite.train.recipes import find_recipe
+    from gato_lite.train.shelf import weighted
+    from gato_lite.train.training import train_run
+
+    config = find_recipe(options.recipe)
+    if options.resume and options.overwrite:
+        raise ValueError("expected --resume or --overwrite, got both")
+    config = replace(
+        config,
+        preset=config.preset if options.preset is None else options.preset,
+        seed=config.seed if options.seed is None else options.seed,
+    )
+    minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
+    length = Length(steps=options.steps, minutes=minutes)
+    data = weighted(options.data)
+    with share_bar("training") as show:
+
+        def on_progress(now: Progress) -> None:
+            show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
+
+        try:
+            train_run(
+                config,
+                data,
+                options.out,
+                length=length,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                on_progress=on_progress,
+            )
+        except Interrupted as end:
+            print_note(f"gato-lite: stopped and saved in {options.out}; the same command with --resume goes on")
+            return int(str(end.code))
+    print(f"{options.out}: trained; next: gato-lite eval {options.out}")
+    return 0

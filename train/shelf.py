@@ -1,0 +1,69 @@
+"""Which folders a dataset's name means: a folder, a folder of datasets, or a dataset that comes with the package."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from gato_lite.names import unknown_name
+
+SHIPPED: Final = ("emoji", "text")
+"""Datasets that come with the package."""
+INFO_FILE: Final = "dataset.json"
+
+
+def dataset_folder(name: str) -> Path:
+    """The folder `name`, or that of the shipped dataset of this name where there is no such folder.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    folder = Path(name)
+    if folder.exists():
+        return folder
+    if name in SHIPPED:
+        return Path(str(resources.files("gato_lite") / "data" / name))
+    if folder.name != name:
+        raise FileNotFoundError(f"{name}: expected a folder, found nothing")
+    raise FileNotFoundError(f"{unknown_name('dataset', name, SHIPPED)}; or give the folder of a dataset")
+
+
+def dataset_folders(name: str) -> list[Path]:
+    """The datasets at `name`: one, or all those in a folder of datasets such as `gato-lite record` makes.
+
+    Raises:
+        FileNotFoundError: there is no dataset.
+    """
+    folder = dataset_folder(name)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}: expected the folder of a dataset, found a file")
+    if (folder / INFO_FILE).is_file():
+        return [folder]
+    found = sorted(path.parent for path in (*folder.glob(f"*/{INFO_FILE}"), *folder.glob(f"*/*/{INFO_FILE}")))
+    if not found:
+        what = "a recording that was not finished" if any(folder.glob("part-*")) else "none"
+        raise FileNotFoundError(f"{name}: expected a dataset, or a folder of datasets ({INFO_FILE}), found {what}")
+    return found
+
+
+def weighted(values: tuple[str, ...]) -> list[tuple[str, float]]:
+    """`DIR` and `DIR=WEIGHT` as (folder, weight); every dataset in a folder of datasets gets that weight.
+
+    Raises:
+        ValueError: a weight is no positive number.
+        FileNotFoundError: there is no dataset.
+    """
+    found = []
+    for value in values:
+        name, equals, text = value.rpartition("=")
+        if not equals or Path(value).exists():  # a folder's own name may hold "="
+            name, text = value, "1"
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = 0.0
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"--data {value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
+        found += [(str(folder), weight) for folder in dataset_folders(name)]
+    return found
