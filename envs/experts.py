@@ -1,0 +1,114 @@
+"""What an expert is, and the parts that experts of all suites share."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Protocol, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+
+AnyEnv: TypeAlias = gym.Env[Any, Any]  # Any: observations and actions of whatever task it is
+
+
+class ExpertFailedError(RuntimeError):
+    """An expert has no action to offer, or took too long: the episode is no demonstration."""
+
+
+class Expert(Protocol):
+    """Knows what to do in one environment, also in a state that it would not have reached itself."""
+
+    def reset(self) -> None:
+        """Begin an episode; called after the environment's own reset."""
+
+    def act(self, observation: Any, previous_action: Any) -> Any:
+        """The action for the state the environment is in.
+
+        Args:
+            observation: What the environment returned last.
+            previous_action: What was actually done before it, whoever chose it; None at the start.
+
+        Raises:
+            ExpertFailedError: the expert is lost.
+        """
+
+
+class Rule:
+    """An expert that looks at the observation alone."""
+
+    def __init__(self, rule: Callable[[Any], Any]) -> None:
+        self.rule = rule
+
+    def reset(self) -> None:
+        """A rule keeps nothing."""
+
+    def act(self, observation: Any, previous_action: Any) -> Any:  # noqa: ARG002  (the protocol's signature)
+        """What the rule says for `observation`."""
+        return self.rule(observation)
+
+
+class RandomExpert:
+    """Draws actions from the action space, with a seed: the lower end of every task's scale."""
+
+    def __init__(self, env: AnyEnv, seed: int) -> None:
+        self.space = env.action_space
+        self.space.seed(seed)
+
+    def reset(self) -> None:
+        """The draws go on from one episode to the next."""
+
+    def act(self, observation: Any, previous_action: Any) -> Any:  # noqa: ARG002  (the protocol's signature)
+        """A random action."""
+        return self.space.sample()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `ExpertFailedError` in the block after `seconds`, even where it hangs in a loop of its own.
+
+    Works by an alarm signal, which only the main thread of a POSIX process gets; elsewhere the block runs unlimited.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise ExpertFailedError(f"the episode took longer than its limit of {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def value_iteration(env: AnyEnv, discount: float = 0.999) -> Expert:
+    """The optimal policy of an environment that shows its transitions as `env.unwrapped.P` (Gymnasium's toy text)."""
+    transitions: dict[int, dict[int, list[tuple[float, int, float, bool]]]] = env.get_wrapper_attr("P")
+    n_states, n_actions = len(transitions), len(transitions[0])
+    n_outcomes = max(len(outcomes) for actions in transitions.values() for outcomes in actions.values())
+    probability = np.zeros((n_states, n_actions, n_outcomes))
+    reward, follows = np.zeros_like(probability), np.zeros_like(probability)
+    successor = np.zeros(probability.shape, np.int64)
+    for state, actions in transitions.items():
+        for action, outcomes in actions.items():
+            for k, (chance, after, gain, ends) in enumerate(outcomes):
+                index = state, action, k
+                probability[index], successor[index], reward[index], follows[index] = chance, after, gain, not ends
+    values = np.zeros(n_states)
+    for _ in range(20_000):
+        worth = (probability * (reward + discount * follows * values[successor])).sum(axis=2)  # (states, actions)
+        better = worth.max(axis=1)
+        converged = np.abs(better - values).max() < 1e-10
+        values = better
+        if converged:
+            break
+    # Rounding breaks ties between equally good actions differently from run to run of the iteration: the first wins.
+    best = np.argmax(worth.round(8), axis=1)
+    return Rule(lambda observation: best[int(observation)])
