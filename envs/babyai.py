@@ -27,7 +27,7 @@ MAX_STEPS: Final = 128
 MISSION: Final = spaces.Text(256, charset=string.ascii_lowercase + " ,")
 """Missions are lower-case sentences of at most 120 characters in these levels."""
 SPEC: Final = TokenSpec(leaves=("image", "mission"), once=("mission",), pixel_high=(10, 5, 3))
-"""The 7×7 grid is one patch, its object, colour and state codes scaled to the full range; the mission is written once."""
+"""The 7×7 grid is one patch, its object, colour and state codes scaled to the full range; the mission comes once."""
 
 
 class Quiet(gym.Wrapper[Any, Any, Any, Any]):  # Any: a Dict observation
@@ -68,7 +68,7 @@ class Bot:
             return int(self.bot.replan(None if previous_action is None else int(previous_action)))
         except ExpertFailedError:
             raise
-        except Exception as error:  # noqa: BLE001  (the bot's own failures are of every kind)
+        except Exception as error:  # the bot's own failures are of every kind
             raise ExpertFailedError(f"the BabyAI bot is lost: {type(error).__name__}: {error}") from error
 
 
@@ -86,5 +86,5 @@ def level(name: str) -> Callable[[bool, str | None], AnyEnv]:
 
 
 def bot(env: AnyEnv) -> Expert:
-    """minigrid's bot for `env`."""
+    """The bot of minigrid for `env`."""
     return Bot(env)

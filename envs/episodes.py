@@ -51,7 +51,7 @@ class Episodes:
     @property
     def n_bytes(self) -> int:
         """Bytes of the arrays, and of the strings a rough count."""
-        columns = [*self.observations.values(), *self.actions.values()]
+        columns = [*self.observations.values(), *self.actions.values(), *(self.labels or {}).values()]
         return sum(c.nbytes if isinstance(c, np.ndarray) else 64 * len(c) for c in columns)
 
 
@@ -191,7 +191,8 @@ class EpisodeBuilder:
             if not math.isfinite(reward):
                 raise BadEpisodeError(f"reward, step {step}: expected a finite number, got {reward}")
         if self._labelled not in (0, len(self._rewards)):
-            raise BadEpisodeError(f"expected a label for each of {len(self._rewards)} steps or none, got {self._labelled}")
+            steps = len(self._rewards)
+            raise BadEpisodeError(f"label: expected one for each of {steps} steps or none, got {self._labelled}")
         return Episodes(
             observations=self._observations.stacked(),
             actions=self._actions.stacked(),

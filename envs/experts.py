@@ -76,7 +76,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
         raise ExpertFailedError(f"the episode took longer than its limit of {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)

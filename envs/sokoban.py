@@ -1,7 +1,7 @@
 """Sokoban as a Gymnasium environment: push every box onto a target.
 
-Levels are solvable, come from the seed, and `info["optimal"]` is the least number of moves. A fifth of all levels, chosen
-by a hash of the layout, appears only with `evaluation=True`, the others only without it.
+Levels are solvable, come from the seed, and `info["optimal"]` is the least number of moves. A fifth of all levels,
+chosen by a hash of the layout, appears only with `evaluation=True`, the others only without it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _BOX, _BOX_DONE, _PLAYER = (186, 132, 74), (112, 158, 84), (62, 104, 178)
 class Sokoban(gym.Env[npt.NDArray[np.uint8], np.int64]):
     """One level an episode: +1 and the end when all boxes stand on targets, 0 otherwise.
 
-    Observations are (side, side, 4) planes of 0 and 1: walls, boxes, player, targets. Actions are up, down, left, right;
-    an action against a wall or a stuck box changes nothing.
+    Observations are (side, side, 4) planes of 0 and 1: walls, boxes, player, targets. Actions are up, down, left,
+    right; an action against a wall or a stuck box changes nothing.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012  (Gymnasium's attribute)
@@ -67,9 +67,7 @@ class Sokoban(gym.Env[npt.NDArray[np.uint8], np.int64]):
         self.level, self.state, self.n_steps = level, level.start, 0
         return level.planes(self.state), {"optimal": len(solution)}
 
-    def step(
-        self, action: np.int64
-    ) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Move, or push the box ahead."""
         if self.level is None:
             raise RuntimeError("step was called before reset")
