@@ -69,6 +69,8 @@ class Task:
     """What to do, in words."""
     metric: Metric = "return"
     """What a score is the mean of: the sum of rewards, or whether it is above zero."""
+    must_succeed: bool = False
+    """Whether an episode in which the expert does not succeed is no demonstration: nothing but its own plan decides."""
     extra: str | None = None
     """The extra of this package that the environment needs."""
     time_limit_s: float = 20.0
@@ -93,13 +95,13 @@ class Task:
     def random(self) -> Score | None:
         """What a random policy reaches, if it was measured."""
         reference = references().get(self.name)
-        return reference and reference.random
+        return None if reference is None else reference.random
 
     @property
     def expert_score(self) -> Score | None:
         """What the expert reaches, if it was measured."""
         reference = references().get(self.name)
-        return reference and reference.expert
+        return None if reference is None else reference.expert
 
     def make(self, evaluation: bool = False, render_mode: str | None = None) -> AnyEnv:
         """The task's environment.
@@ -148,6 +150,7 @@ def _babyai(name: str) -> Task:
         modality="vision",
         spec=babyai.SPEC,
         metric="success",
+        must_succeed=True,
         extra="babyai",
         time_limit_s=5.0,
     )
@@ -188,6 +191,7 @@ _LISTED = (
         spec=sokoban.SPEC,
         instruction="Push the box home.",
         metric="success",
+        must_succeed=True,
     ),
 )
 

@@ -154,13 +154,18 @@ class EpisodeBuilder:
         """Timesteps gathered since `start`."""
         return len(self._rewards)
 
-    def start(self, observation: Any, seed: int) -> None:
-        """Begin an episode at `observation`; what was gathered of an unfinished one is dropped."""
+    def clear(self) -> None:
+        """Forget the running episode."""
         self._observations.clear()
         self._actions.clear()
         self._labels.clear()
         self._labelled = 0
         self._rewards = []
+        self._started = False
+
+    def start(self, observation: Any, seed: int) -> None:
+        """Begin an episode at `observation`; what was gathered of an unfinished one is dropped."""
+        self.clear()
         self._seed = seed
         self._started = True
         self._observations.append(observation)

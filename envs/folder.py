@@ -58,9 +58,15 @@ def claim(out: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{out}: expected an empty folder or a dataset, found {other!r}; name another folder")
     if not overwrite:
         raise FileExistsError(f"{out}: already holds a dataset; pass overwrite=True (--overwrite) to replace it")
+    clear(out)
+
+
+def clear(out: Path) -> None:
+    """Remove a dataset's files from `out`, but for the lock."""
     (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
-    for file in ours:
-        file.unlink(missing_ok=True)
+    for file in out.iterdir():
+        if is_ours(file) and file.name != FolderLock.NAME:
+            file.unlink(missing_ok=True)
     sync_folder(out)
 
 

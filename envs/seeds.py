@@ -6,8 +6,10 @@ from typing import Final
 
 TRAINING_SEED: Final = 0
 """First seed for recording."""
+RELABEL_SEED: Final = 700_000_000
+"""First seed of episodes that an agent plays while its expert says what it would have done; recordings stay below."""
 REFERENCE_SEED: Final = 900_000_000
-"""First seed for measuring random policies and experts; recordings stay below it."""
+"""First seed for measuring random policies and experts."""
 EVALUATION_SEED: Final = 1_000_000_000
 """First seed for evaluating a trained agent."""
 BLOCK_SEEDS: Final = 1_000
@@ -18,12 +20,12 @@ def block_seed(seed: int, block: int) -> int:
     """First environment seed of a block of the recording that starts at `seed`.
 
     Raises:
-        ValueError: the block would reach the seeds that scores are measured on.
+        ValueError: the block would reach the seeds that are for something else.
     """
     first = seed + block * BLOCK_SEEDS
-    if seed < TRAINING_SEED or first + BLOCK_SEEDS > REFERENCE_SEED:
+    if seed < TRAINING_SEED or first + BLOCK_SEEDS > RELABEL_SEED:
         raise ValueError(
-            f"seeds of a recording must be in {TRAINING_SEED}..{REFERENCE_SEED - 1}, got seed={seed},"
+            f"seeds of a recording must be in {TRAINING_SEED}..{RELABEL_SEED - 1}, got seed={seed},"
             f" whose block {block} reaches {first + BLOCK_SEEDS - 1}"
         )
     return first

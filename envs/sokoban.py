@@ -77,7 +77,7 @@ class Sokoban(gym.Env[npt.NDArray[np.uint8], np.int64]):
         truncated = not solved and self.n_steps >= self.max_steps
         return self.level.planes(self.state), float(solved), solved, truncated, {}
 
-    def render(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]  # Gymnasium's own type is wider
+    def render(self) -> npt.NDArray[np.uint8] | None:
         """The level as (side · 32, side · 32, 3) pixels."""
         if self.render_mode is None or self.level is None:
             return None

@@ -1,0 +1,326 @@
+"""Recording the catalogue's experts in parallel, so that the number of workers changes nothing and a kill costs little.
+
+A recording is cut into blocks of 100 episodes. Block k is one part, made by one process from environment seeds of its
+own; an episode in which the expert fails gives way to the next seed of the block. A part that is whole is never made
+again: the same command goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gato_lite.envs.catalogue import Task, find_tasks, references
+from gato_lite.envs.dataset import Dataset, write_info
+from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
+from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert, time_limit
+from gato_lite.envs.folder import FolderLock, claim
+from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetInfo, Part, Spec, read_info, versions
+from gato_lite.envs.parts import describe, part_name, read_metadata, write_episodes
+from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
+from gato_lite.spaces import space_to_json
+
+OnBad = Literal["error", "skip"]
+OnProgress = Callable[[int, int], None]
+
+_PACKAGES: Final = ("gato_lite", "gymnasium", "minigrid", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one process records at a time."""
+
+    task: str
+    out: str
+    """Folder of the dataset."""
+    index: int
+    """Number of the part."""
+    episodes: int
+    seed: int
+    """First environment seed of the whole recording."""
+    on_bad: OnBad
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all parts of one recording share; a part that differs is of another recording."""
+        return {"task": self.task, "seed": self.seed, "on_bad": self.on_bad, "versions": _versions()}
+
+    @property
+    def path(self) -> Path:
+        """The part's file."""
+        return Path(self.out) / part_name(self.index)
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    failed: int
+    skipped: int
+
+
+def record_task(
+    task: str,
+    episodes: int,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    seed: int = 0,
+    on_bad: OnBad = "error",
+    overwrite: bool = False,
+    progress: OnProgress | None = None,
+) -> Dataset:
+    """Record episodes of a task's expert (of random actions where it has none) in the folder `out`.
+
+    The same arguments give the same bytes, whatever the number of workers; where they were recorded already, nothing is
+    done.
+
+    Args:
+        task: A name in the catalogue, or `gym:ID`.
+        episodes: How many.
+        out: Folder of the dataset.
+        workers: Processes; 1 stays in this one.
+        seed: First environment seed; a block of 100 episodes has 1,000 seeds.
+        on_bad: Whether an episode with a bad value is an error, or left out and counted.
+        overwrite: Whether another dataset in `out` may be replaced.
+        progress: Called with the episodes done and in all.
+
+    Raises:
+        FileExistsError: `out` holds another recording.
+        RuntimeError: the expert fails too often, or a worker died; what is whole is kept.
+    """
+    (found,) = find_tasks([task])
+    return _record({found.name: (episodes, Path(out))}, workers, seed, on_bad, overwrite, progress)[found.name]
+
+
+def record_tasks(
+    wanted: Mapping[str, int],
+    out: str | Path,
+    *,
+    workers: int = 1,
+    seed: int = 0,
+    on_bad: OnBad = "error",
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Path]:
+    """Record several tasks with one set of workers, each in a folder of its own within `out`.
+
+    Args:
+        wanted: Episodes of each task, by name.
+        out: The folder that holds the datasets' folders.
+        workers: Processes; 1 stays in this one.
+        seed: First environment seed.
+        on_bad: Whether an episode with a bad value is an error, or left out and counted.
+        overwrite: Whether other datasets may be replaced.
+        on_progress: Called with the episodes done and in all.
+
+    Returns:
+        The folder of each task's dataset: "babyai/GoToObj" is in `out`/babyai-GoToObj.
+    """
+    plans = {name: (episodes, Path(out) / folder_name(name)) for name, episodes in wanted.items()}
+    return {name: found.path for name, found in _record(plans, workers, seed, on_bad, overwrite, on_progress).items()}
+
+
+def folder_name(task: str) -> str:
+    """A task's name as the name of a folder."""
+    return task.replace("/", "-").replace(":", "-")
+
+
+def _record(
+    plans: Mapping[str, tuple[int, Path]],
+    workers: int,
+    seed: int,
+    on_bad: OnBad,
+    overwrite: bool,
+    progress: OnProgress | None,
+) -> dict[str, Dataset]:
+    if workers < 1 or any(episodes < 1 for episodes, _ in plans.values()):
+        raise ValueError(f"workers and episodes must be at least 1, got workers={workers}, {dict(plans)}")
+    tasks = {task.name: task for task in find_tasks(list(plans))}
+    with contextlib.ExitStack() as locks:
+        blocks: list[Block] = []
+        for name, (episodes, out) in plans.items():
+            tasks[name].make().close()  # a missing extra is told before anything is touched
+            block_seed(seed, (episodes - 1) // BLOCK)
+            mine = [
+                Block(name, str(out), index, min(BLOCK, episodes - first), seed, on_bad)
+                for index, first in enumerate(range(0, episodes, BLOCK))
+            ]
+            locks.enter_context(FolderLock(out))
+            _prepare(out, mine, overwrite=overwrite)
+            blocks += mine
+        results = dict(_run(blocks, workers, progress))
+        datasets = {}
+        for name, (_, out) in plans.items():
+            datasets[name] = _complete(
+                tasks[name], out, seed, [results[block] for block in blocks if block.task == name]
+            )
+        return datasets
+
+
+def _prepare(out: Path, blocks: Sequence[Block], *, overwrite: bool) -> None:
+    """Make sure that what lies in `out` is of this recording, or nothing."""
+    wanted = {block.path.name: block.identity for block in blocks}
+    parts = {file.name: (read_metadata(file) or {}).get("identity") for file in out.glob("part-*.parquet")}
+    resumable = all(name in wanted and identity == wanted[name] for name, identity in parts.items())
+    if (out / INFO_FILE).is_file():
+        resumable = resumable and [part.rows for part in read_info(out).parts] == [b.episodes for b in blocks]
+    elif not parts:
+        resumable = not any(file for file in out.iterdir() if file.name != FolderLock.NAME and file.suffix != ".tmp")
+    if not resumable:
+        claim(out, overwrite=overwrite)
+    for file in out.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def _complete(task: Task, out: Path, seed: int, results: Sequence[tuple[Part, _Counts]]) -> Dataset:
+    env = task.make()
+    parts = tuple(part for part, _ in results)
+    info = DatasetInfo(
+        kind="control",
+        task=task.name,
+        observation_space=space_to_json(env.observation_space),
+        action_space=space_to_json(env.action_space),
+        spec=Spec.of(task.spec),
+        instruction=task.instruction,
+        metric=task.metric,
+        generator={**_versions(), "policy": "random actions" if task.expert is None else "expert"},
+        seed=seed,
+        n_rows=sum(part.rows for part in parts),
+        n_timesteps=sum(part.timesteps for part in parts),
+        n_failed=sum(counts.failed for _, counts in results),
+        n_skipped=sum(counts.skipped for _, counts in results),
+        reference=references().get(task.name),
+        parts=parts,
+    )
+    env.close()
+    if (out / INFO_FILE).is_file() and read_info(out) == info:
+        return Dataset.open(out)
+    return write_info(out, info)
+
+
+def _run(
+    blocks: Sequence[Block], workers: int, progress: OnProgress | None
+) -> Iterator[tuple[Block, tuple[Part, _Counts]]]:
+    total, done = sum(block.episodes for block in blocks), 0
+    for block, result in _run_in_turn(blocks) if workers == 1 else _run_in_processes(blocks, workers):
+        yield block, result
+        done += block.episodes
+        if progress is not None:
+            progress(done, total)
+
+
+def _run_in_turn(blocks: Sequence[Block]) -> Iterator[tuple[Block, tuple[Part, _Counts]]]:
+    for block in blocks:
+        yield block, record_block(block)
+
+
+def _run_in_processes(blocks: Sequence[Block], workers: int) -> Iterator[tuple[Block, tuple[Part, _Counts]]]:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(blocks)), context, initializer=_begin_worker)
+    try:
+        waiting = {pool.submit(record_block, block): block for block in blocks}
+        for finished in as_completed(waiting):
+            yield waiting[finished], finished.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("a recording worker died; what is whole is kept: the same command goes on there") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets running blocks end
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)  # a worker whose parent was killed would wait for work for ever
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def record_block(block: Block) -> tuple[Part, _Counts]:
+    """Make one part, or find it made."""
+    if (found := read_metadata(block.path)) is not None and found.get("identity") == block.identity:
+        counts = msgspec.convert(found["counts"], _Counts)
+        if found["episodes"] == block.episodes:
+            return describe(block.path, rows=block.episodes, timesteps=found["timesteps"]), counts
+    task, env = _environment(block.task)
+    episodes, counts = _record_episodes(task, env, block)
+    metadata = {
+        "identity": block.identity,
+        "episodes": block.episodes,
+        "timesteps": int(episodes.lengths.sum()),
+        "counts": msgspec.to_builtins(counts),
+    }
+    return write_episodes(block.path, episodes, env.observation_space, env.action_space, metadata), counts
+
+
+def _record_episodes(task: Task, env: AnyEnv, block: Block) -> tuple[Episodes, _Counts]:
+    first = block_seed(block.seed, block.index)
+    expert = RandomExpert(env, first) if task.expert is None else task.expert(env)
+    builder = EpisodeBuilder(env.observation_space, env.action_space)
+    kept: list[Episodes] = []
+    failed, skipped, reason = 0, 0, ""
+    for seed in range(first, first + BLOCK_SEEDS):
+        try:
+            kept.append(play_episode(task, env, expert, builder, seed))
+        except ExpertFailedError as error:
+            failed, reason = failed + 1, str(error)
+        except BadEpisodeError as error:
+            if block.on_bad == "error":
+                raise BadEpisodeError(f"{task.name}, seed {seed}: {error}") from error
+            skipped, reason = skipped + 1, str(error)
+        if len(kept) == block.episodes:
+            return concatenate_episodes(kept), _Counts(failed, skipped)
+    raise RuntimeError(
+        f"{task.name}: expected {block.episodes} episodes from {BLOCK_SEEDS} seeds from {first}, got {len(kept)}:"
+        f" {failed} failed, {skipped} had bad values; the last: {reason}"
+    )
+
+
+def play_episode(task: Task, env: AnyEnv, expert: Expert, builder: EpisodeBuilder, seed: int) -> Episodes:
+    """One episode of a task by an expert.
+
+    Raises:
+        ExpertFailedError: the expert is lost, took longer than the task's limit, or did not succeed where it must.
+        BadEpisodeError: a value is bad.
+    """
+    total_reward, ended, action = 0.0, False, None
+    with time_limit(task.time_limit_s):
+        observation, info = env.reset(seed=seed)
+        expert.reset()
+        builder.start(observation, seed)
+        terminated = truncated = False
+        while not ended:
+            action = expert.act(observation, action)
+            observation, reward, terminated, truncated, info = env.step(action)
+            builder.step(action, observation, float(reward))
+            total_reward += float(reward)
+            ended = terminated or truncated
+    success = task.is_success(total_reward, info)
+    if task.must_succeed and task.expert is not None and not success:
+        raise ExpertFailedError("the expert did not succeed")
+    return builder.finish(terminated=bool(terminated), truncated=bool(truncated), success=success)
+
+
+@functools.cache
+def _environment(name: str) -> tuple[Task, AnyEnv]:
+    """A task and an environment that this process keeps for all blocks of it."""
+    (task,) = find_tasks([name])
+    return task, task.make()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return versions(*_PACKAGES)
