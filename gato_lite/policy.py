@@ -10,7 +10,8 @@ Source: Reed et al. 2022, sections 2.2 (prompts) and 2.5 (deployment).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ from gato_lite.sampling import Legal, Sampler
 from gato_lite.sequence import Tokens, concatenate, plain, select, split
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.tokenizers.vocabulary import Vocabulary
 
 Observation = Any  # Any: whatever the environment's observation space holds
 Action = Any  # Any: whatever its action space holds
@@ -57,8 +59,10 @@ class _Timestep:
     """Which of its tokens the previous timestep already said."""
     action: list[int] = field(default_factory=list)
 
-    def tokens(self, *, first: bool) -> Tokens:
-        seen = self.observation if first or not self.repeats.any() else select(self.observation, ~self.repeats)
+    def tokens(self, vocabulary: Vocabulary, *, first: bool) -> Tokens:
+        seen = self.observation
+        if not first:
+            seen = select(seen, ~self.repeats, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
         return concatenate([seen, plain(self.action)]) if self.action else seen
 
     def length(self, *, first: bool) -> int:
@@ -75,16 +79,16 @@ class _Slot:
     timesteps: list[_Timestep] = field(default_factory=list)
     """Those in the window; the last may be under way."""
     seen: Observation = None
-    """The last observation."""
+    """The last observation, where some of it is written once."""
     unread: list[int] = field(default_factory=list)
     """Action tokens chosen but not in the cache yet."""
 
-    def window(self) -> Tokens:
-        return concatenate([self.prefix, *_window_tokens(self.timesteps)])
+    def window(self, vocabulary: Vocabulary) -> Tokens:
+        return concatenate([self.prefix, *_window_tokens(self.timesteps, vocabulary)])
 
 
-def _window_tokens(timesteps: Sequence[_Timestep]) -> list[Tokens]:
-    return [step.tokens(first=index == 0) for index, step in enumerate(timesteps)]
+def _window_tokens(timesteps: Sequence[_Timestep], vocabulary: Vocabulary) -> list[Tokens]:
+    return [step.tokens(vocabulary, first=index == 0) for index, step in enumerate(timesteps)]
 
 
 def _newest(timesteps: list[_Timestep], budget: int) -> list[_Timestep]:
@@ -185,6 +189,10 @@ class Policy:
     def reset(self, mask: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:
         """Begins a new episode, in the slots where `mask` (all of them if None).
 
+        A vector environment should reset its parts in `AutoresetMode.SAME_STEP`: then `terminated | truncated` is the
+        mask. In Gymnasium's default mode the observation of an episode's end comes first, and an action that is
+        ignored.
+
         Raises:
             ValueError: the mask has another length.
         """
@@ -215,9 +223,9 @@ class Policy:
         observations, masks = self._per_slot_inputs(observation, action_mask)
         active = [index for index, seen in enumerate(observations) if seen is not None]
         if active:
+            allowed = {index: self._allowed(index, masks[index]) for index in active}
             self._see(active, observations)
-            hidden = self._read_news(active)
-            self._choose(active, hidden, masks)
+            self._choose(active, self._read_news(active), allowed)
         actions = [self._action(index) if seen is not None else None for index, seen in enumerate(observations)]
         if self._batched:
             out: Any = create_empty_array(self._action_space, self.n_slot)  # Any: whatever the space batches to
@@ -226,13 +234,17 @@ class Policy:
 
     def window(self, slot: int = 0) -> Tokens:
         """The tokens that the slot's next prediction is over: what an uncached forward would be given."""
-        return self._slots[slot].window()
+        return self._slots[slot].window(self.gato.vocabulary)
 
     # -- reading
 
     def _see(self, active: Sequence[int], observations: Sequence[Observation]) -> None:
-        """Appends a timestep to each active slot; slots of one language are tokenised together."""
+        """Appends a timestep to each active slot, or to none if an observation is bad.
+
+        Slots of one language are tokenised together.
+        """
         groups: dict[int, list[int]] = {}
+        new: dict[int, _Timestep] = {}
         for index in active:
             groups.setdefault(id(self._slots[index].language), []).append(index)
         for members in groups.values():
@@ -242,13 +254,14 @@ class Policy:
             for index in members:  # after the previous observation, the tokenizer sees what is said again
                 before = self._slots[index].seen
                 rows += [observations[index] if before is None else before] * (stride - 1) + [observations[index]]
-            timesteps = self._timesteps(language, rows)[stride - 1 :: stride]
-            for index, step in zip(members, timesteps, strict=True):
-                slot = self._slots[index]
-                if not slot.timesteps:
-                    step.repeats[:] = False
-                slot.timesteps.append(step)
-                slot.seen = observations[index]
+            new.update(zip(members, self._timesteps(language, rows)[stride - 1 :: stride], strict=True))
+        for index, step in new.items():
+            slot = self._slots[index]
+            if not slot.timesteps:
+                step.repeats[:] = False
+            slot.timesteps.append(step)
+            if slot.language.spec.once:  # a copy: an environment may change what it showed
+                slot.seen = copy.deepcopy(observations[index])
 
     def _read_news(self, active: Sequence[int]) -> torch.Tensor:
         """Reads each active slot's unread action tokens and new observation; (n, D) hidden states after them."""
@@ -257,7 +270,7 @@ class Policy:
         news: list[Tokens] = []
         for index in active:
             slot = self._slots[index]
-            new = concatenate([plain(slot.unread), slot.timesteps[-1].tokens(first=False)])
+            new = concatenate([plain(slot.unread), slot.timesteps[-1].tokens(self.gato.vocabulary, first=False)])
             at = int(self._decoder.cursors[index])
             if at == 0 or at + len(new) > self._decoder.context_length:
                 begun.append(index)
@@ -282,7 +295,7 @@ class Policy:
             room = self._decoder.context_length - len(slot.prefix)
             if self._decoder.cursors[index]:
                 slot.timesteps = _newest(slot.timesteps, room // 2) or slot.timesteps[-1:]
-            window = slot.window()
+            window = slot.window(self.gato.vocabulary)
             if len(window) > self._decoder.context_length:
                 raise ValueError(
                     f"one timestep of slot {index} is {len(window) - len(slot.prefix)} tokens and {len(slot.prefix)} "
@@ -295,26 +308,20 @@ class Policy:
 
     # -- choosing
 
-    def _choose(self, active: Sequence[int], hidden: torch.Tensor, masks: Sequence[Any]) -> None:
-        """Chooses action tokens until every active slot's action is whole."""
-        rows = list(active)
-        while True:
-            legal = [self._legal(index, masks[index]) for index in rows]
-            unfinished = [place for place, ids in enumerate(legal) if ids is not None]
-            if not unfinished:
-                return
-            if len(unfinished) < len(rows):
-                hidden = hidden[unfinished]
-            rows = [rows[place] for place in unfinished]
-            ids = [legal_ids for legal_ids in legal if legal_ids is not None]
+    def _choose(
+        self, active: Sequence[int], hidden: torch.Tensor, allowed: Mapping[int, npt.NDArray[np.int32] | None]
+    ) -> None:
+        """Chooses action tokens until every active slot's action is whole; the last of each is not read yet."""
+        rows, ids, places = self._unfinished(active, allowed)
+        hidden = hidden if len(rows) == len(active) else hidden[places]
+        while rows:
             for index, chosen in zip(rows, self._sampler.choose(self.gato, hidden, ids), strict=True):
                 slot = self._slots[index]
                 slot.timesteps[-1].action.append(int(chosen))
                 slot.unread.append(int(chosen))
-            rows = [index for index in rows if not self._is_whole(index)]
-            if not rows:
-                return
-            hidden = self._read_chosen(rows)
+            rows, ids, _ = self._unfinished(rows, allowed)
+            if rows:
+                hidden = self._read_chosen(rows)
 
     def _read_chosen(self, rows: Sequence[int]) -> torch.Tensor:
         """Reads the action tokens just chosen; (n, D)."""
@@ -330,13 +337,20 @@ class Policy:
             self._slots[index].unread = []
         return torch.stack([hidden[index] for index in rows])
 
-    def _is_whole(self, index: int) -> bool:
-        """Whether the slot's action has a known number of tokens and all of them."""
-        slot = self._slots[index]
-        ranges = slot.language.ranges
-        return ranges is not None and len(slot.timesteps[-1].action) == len(ranges)
+    def _unfinished(
+        self, rows: Sequence[int], allowed: Mapping[int, npt.NDArray[np.int32] | None]
+    ) -> tuple[list[int], list[Legal], list[int]]:
+        """Those of `rows` whose action is not whole, the ids that may come next in it, and their places in `rows`."""
+        going, ids, places = [], [], []
+        for place, index in enumerate(rows):
+            legal = self._legal(index, allowed[index])
+            if legal is not None:
+                going.append(index)
+                ids.append(legal)
+                places.append(place)
+        return going, ids, places
 
-    def _legal(self, index: int, mask: Any) -> Legal | None:
+    def _legal(self, index: int, allowed: npt.NDArray[np.int32] | None) -> Legal | None:
         """Ids that may come next in the slot's action; None when it is whole."""
         slot = self._slots[index]
         action = slot.timesteps[-1].action
@@ -344,18 +358,23 @@ class Policy:
         if ranges is not None:
             if len(action) == len(ranges):
                 return None
-            if mask is None:
-                return ranges[len(action)]
-            allowed = np.flatnonzero(np.asarray(mask))
-            start, stop = ranges[0]
-            if len(ranges) != 1 or np.asarray(mask).shape != (stop - start,) or not len(allowed):
-                raise ValueError(
-                    f"action_mask of slot {index} must allow at least one of the {stop - start} values of a Discrete "
-                    f"action, got {mask!r}"
-                )
-            return (start + allowed).astype(np.int32)
+            return ranges[len(action)] if allowed is None else allowed
         legal = slot.language.action.legal(action)
         return legal if len(legal) else None
+
+    def _allowed(self, index: int, mask: Any) -> npt.NDArray[np.int32] | None:
+        """Ids of the values of a Discrete action that `mask` allows; None without a mask."""
+        if mask is None:
+            return None
+        values = np.asarray(mask)
+        ranges = self._slots[index].language.ranges
+        if ranges is None or len(ranges) != 1 or values.shape != (ranges[0][1] - ranges[0][0],) or not values.any():
+            n_value = "" if ranges is None or len(ranges) != 1 else f"{ranges[0][1] - ranges[0][0]} "
+            raise ValueError(
+                f"action_mask of slot {index} must allow at least one of the {n_value}values of a Discrete action, "
+                f"got {mask!r} for {self._slots[index].language.action.space}"
+            )
+        return (ranges[0][0] + np.flatnonzero(values)).astype(np.int32)
 
     def _action(self, index: int) -> Action:
         slot = self._slots[index]
@@ -386,11 +405,11 @@ class Policy:
         instruction = plain(self.gato.vocabulary.text.encode(language.instruction or ""))
         budget = self._decoder.context_length // 2 - len(instruction)
         windows: list[list[Tokens]] = []
-        for episode in reversed(prompt):
+        for episode in filter(len, reversed(prompt)):
             timesteps = self._timesteps(language, [seen for seen, _ in episode])
             for step, (_, action) in zip(timesteps, episode, strict=True):
                 step.action = language.action.encode(action).ids.tolist()
-            window = _window_tokens(_newest(timesteps, budget))
+            window = _window_tokens(_newest(timesteps, budget), self.gato.vocabulary)
             budget -= sum(map(len, window))
             windows.insert(0, window)
         return concatenate([instruction, *(tokens for window in windows for tokens in window)])
@@ -402,7 +421,7 @@ class Policy:
         runs = split(tokens, lengths, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
         timesteps = []
         for run, repeated in zip(runs, np.split(repeats, np.cumsum(lengths)[:-1]), strict=True):
-            if language.spec.separator:
+            if language.spec.separator or not len(run):  # as in training
                 run = concatenate([run, plain([vocabulary.separator])])  # noqa: PLW2901
                 repeated = np.append(repeated, False)  # noqa: PLW2901
             timesteps.append(_Timestep(run, repeated))

@@ -124,9 +124,31 @@ def patch_places(intervals: npt.NDArray[np.float32], generator: np.random.Genera
     return np.clip(drawn, 0, PATCH_PLACES - 1)
 
 
-def select(tokens: Tokens, keep: npt.NDArray[np.bool_]) -> Tokens:
-    """The tokens where `keep`; those left out must be neither patches nor chunks."""
-    return replace(tokens, ids=tokens.ids[keep], local=tokens.local[keep])
+def select(tokens: Tokens, keep: npt.NDArray[np.bool_], *, patch_id: int, chunk_id: int) -> Tokens:
+    """The tokens where `keep`, with their own patches and chunks.
+
+    Args:
+        tokens: T tokens.
+        keep: (T,).
+        patch_id: the vocabulary's patch token.
+        chunk_id: the vocabulary's chunk token.
+    """
+    if keep.all():
+        return tokens
+    dropped = tokens.ids[~keep]
+    kept = replace(tokens, ids=tokens.ids[keep], local=tokens.local[keep])
+    if (dropped == chunk_id).any():
+        kept = replace(kept, chunks=tokens.chunks[keep[tokens.ids == chunk_id]])
+    if (dropped == patch_id).any():
+        patches = keep[tokens.ids == patch_id]  # (P,)
+        sizes = tokens.patch_shapes.astype(np.int64).prod(1)
+        kept = replace(
+            kept,
+            pixels=tokens.pixels[np.repeat(patches, sizes)],
+            patch_shapes=tokens.patch_shapes[patches],
+            patch_intervals=tokens.patch_intervals[patches],
+        )
+    return kept
 
 
 def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chunk_id: int) -> list[Tokens]:

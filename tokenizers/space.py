@@ -188,7 +188,7 @@ def _equals_before(column: Values) -> Bool[np.ndarray, " M"]:
     """Whether each value but the first equals the one before it."""
     if isinstance(column, np.ndarray) and column.dtype != object:
         same = column[1:] == column[:-1]
-        return np.asarray(same.reshape(len(same), -1).all(axis=1))
+        return np.asarray(same.all(axis=tuple(range(1, same.ndim))))
     pairs = zip(column, list(column)[1:], strict=False)
     return np.array([a is b or _is_equal(a, b) for a, b in pairs], bool)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gato_lite.sequence import ACTION_LOCAL, Tokens
+from gato_lite.sequence import ACTION_LOCAL, Tokens, select
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -43,6 +43,10 @@ class EpisodeTokens:
     """(E+1,) first timestep of each episode, then S."""
     lengths: npt.NDArray[np.int64]
     """(S+1,) running count of tokens that are not repeats."""
+    patch_id: int
+    """The vocabulary's patch token."""
+    chunk_id: int
+    """The vocabulary's chunk token."""
 
     def window_length(self, first: int, last: int) -> int:
         """Tokens in the window of timesteps [first, last)."""
@@ -55,21 +59,21 @@ class EpisodeTokens:
         limit = self.lengths[first] + budget - repeated
         return max(first, min(stop, int(np.searchsorted(self.lengths, limit, side="right")) - 1))
 
-    def window(
-        self, first: int, last: int
-    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+    def window(self, first: int, last: int) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
         """Tokens, action flags and labels of the timesteps [first, last)."""
         start, first_end, stop = (int(self.steps[step]) for step in (first, first + 1, last))
         keep = ~self.repeats[start:stop]
         keep[: first_end - start] = True
-        side = {
-            "pixels": self.tokens.pixels[self.pixels[first] : self.pixels[last]],
-            "patch_shapes": self.tokens.patch_shapes[self.patches[first] : self.patches[last]],
-            "patch_intervals": self.tokens.patch_intervals[self.patches[first] : self.patches[last]],
-            "chunks": self.tokens.chunks[self.chunks[first] : self.chunks[last]],
-        }
-        tokens = Tokens(ids=self.tokens.ids[start:stop][keep], local=self.tokens.local[start:stop][keep], **side)
-        return tokens, self.is_action[start:stop][keep], self.labels[start:stop][keep]
+        tokens = Tokens(
+            ids=self.tokens.ids[start:stop],
+            local=self.tokens.local[start:stop],
+            pixels=self.tokens.pixels[self.pixels[first] : self.pixels[last]],
+            patch_shapes=self.tokens.patch_shapes[self.patches[first] : self.patches[last]],
+            patch_intervals=self.tokens.patch_intervals[self.patches[first] : self.patches[last]],
+            chunks=self.tokens.chunks[self.chunks[first] : self.chunks[last]],
+        )
+        kept = select(tokens, keep, patch_id=self.patch_id, chunk_id=self.chunk_id)
+        return kept, self.is_action[start:stop][keep], self.labels[start:stop][keep]
 
 
 def interleave(
@@ -95,9 +99,10 @@ def interleave(
         labels: (T_a,) token the loss asks for at each action token.
         episode_lengths: (E,) timesteps of each episode, S in all.
         vocabulary: gives the separator, patch and chunk ids.
-        separator: whether one stands between observation and action.
+        separator: whether one stands between observation and action; one always follows an observation without tokens.
     """
-    totals = observation_lengths + int(separator) + action_lengths
+    separators = np.where(observation_lengths == 0, 1, int(separator))  # an action always has a token before it
+    totals = observation_lengths + separators + action_lengths
     steps = np.concatenate([np.zeros(1, np.int64), np.cumsum(totals)])
     n_token = int(steps[-1])
     ids = np.full(n_token, vocabulary.separator, np.int32)
@@ -106,8 +111,8 @@ def interleave(
     repeated = np.zeros(n_token, np.bool_)
 
     def places(lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        shift = starts - (np.cumsum(lengths) - lengths)
-        return np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
+        shift: npt.NDArray[np.int64] = starts - (np.cumsum(lengths) - lengths)
+        return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(shift, lengths)
 
     at = places(observation_lengths, steps[:-1])
     ids[at], local[at], repeated[at] = observations.ids, observations.local, repeats
@@ -137,6 +142,8 @@ def interleave(
         chunks=chunk_counts,
         episodes=np.concatenate([np.zeros(1, np.int64), np.cumsum(episode_lengths)]),
         lengths=np.concatenate([[0], np.cumsum(~repeated)])[steps],
+        patch_id=vocabulary.patch,
+        chunk_id=vocabulary.chunk,
     )
 
 
@@ -153,7 +160,7 @@ def without_last(
     acted[np.cumsum(lengths + 1) - 1] = False
     kept = np.flatnonzero(acted)
     return {
-        path: column[kept] if isinstance(column, np.ndarray) else [column[index] for index in kept]
+        path: column[kept] if isinstance(column, np.ndarray) else [column[index] for index in kept.tolist()]
         for path, column in columns.items()
     }
 

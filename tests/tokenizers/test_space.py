@@ -74,6 +74,11 @@ def test_leaves_written_once(vocabulary: Vocabulary) -> None:
     assert not repeats[row == 0].any()
 
 
+def test_a_single_value_repeats_nothing(vocabulary: Vocabulary) -> None:
+    tokenizer = SpaceTokenizer(GRID, vocabulary, spec=TokenSpec(once=("image", "mission")))
+    assert not tokenizer.encode_many(tokenizer.stack([grid()]))[2].any()
+
+
 def test_a_repeated_composite_value(vocabulary: Vocabulary) -> None:
     tokenizer = SpaceTokenizer(
         spaces.Dict(s=spaces.Sequence(spaces.Box(-1, 1, (2,)))), vocabulary, spec=TokenSpec(once=("s",))
