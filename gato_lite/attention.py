@@ -104,12 +104,15 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     document = torch.from_numpy(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))).to(query.device)
-
-    def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return (document[row] == document[column]) & (row >= column)
-
     length = len(document)
-    mask = create_block_mask(visible, None, None, length, length, device=query.device.type)
+    mask = create_block_mask(
+        lambda _batch, _head, row, column: (document[row] == document[column]) & (row >= column),
+        None,
+        None,
+        length,
+        length,
+        device=query.device.type,
+    )
     q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, H, T, K)
     run = torch.compile(flex_attention) if query.is_cuda else flex_attention
     return run(q, k, v, block_mask=mask)[0].transpose(0, 1)

@@ -78,9 +78,12 @@ class GatoConfig:
     """Token ids, those of the shipped vocabulary by default."""
 
     def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "d_model", "d_ff", "context_length", "patch_size", "d_encoder", "vocab_size"):
+        sizes = ("n_layer", "n_head", "d_model", "d_ff", "context_length", "patch_size", "d_encoder", "n_local")
+        for name in (*sizes, "vocab_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
+        if self.grid_size < 0:
+            raise ValueError(f"grid_size must be at least 0, got grid_size={self.grid_size}")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model must be divisible by n_head, got d_model={self.d_model}, n_head={self.n_head}")
         if self.d_head % 2:

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from gato_lite.config import PRESETS, GatoConfig, TokenSpec
+from gato_lite.tokenizers.vocabulary import Vocabulary
+
+SMALL = {"n_layer": 1, "n_head": 2, "d_model": 8, "d_ff": 16}
+
+
+@pytest.mark.parametrize(
+    "name, n_layer, n_head, d_model, d_ff, d_head",
+    [
+        ("gato-79m", 8, 24, 768, 3072, 32),
+        ("gato-364m", 12, 12, 1536, 6144, 128),
+        ("gato-1.18b", 24, 16, 2048, 8192, 128),
+    ],
+)
+def test_presets_are_the_papers(name: str, n_layer: int, n_head: int, d_model: int, d_ff: int, d_head: int) -> None:
+    """Reed et al. 2022, Table 5."""
+    config = GatoConfig.preset(name)
+    assert (config.n_layer, config.n_head, config.d_model) == (n_layer, n_head, d_model)
+    assert (config.d_ff, config.d_head) == (d_ff, d_head)
+    assert (config.patch_encoder, config.context_length) == ("resnet", 1024)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_takes_the_shipped_vocabulary(name: str) -> None:
+    config = GatoConfig.preset(name)
+    assert config.vocab_size == Vocabulary.shipped().size == 6148
+    assert name.startswith("gato") or config.d_head == 64
+
+
+def test_a_preset_with_changes() -> None:
+    config = GatoConfig.preset("lite-1m", context_length=99)
+    assert config.context_length == 99
+    assert PRESETS["lite-1m"].context_length == 1024
+
+
+def test_an_unknown_preset_names_the_closest() -> None:
+    with pytest.raises(ValueError, match=re.escape("Unknown preset 'gato-364M'. Did you mean gato-364m")):
+        GatoConfig.preset("gato-364M")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"d_model": 9}, "d_model must be divisible by n_head, got d_model=9, n_head=2"),
+        ({"d_model": 6}, "the head size must be even for rotary positions, got d_model/n_head=3"),
+        ({"n_layer": 0}, "n_layer must be at least 1, got n_layer=0"),
+        ({"context_length": 0}, "context_length must be at least 1, got context_length=0"),
+        ({"grid_size": -1}, "grid_size must be at least 0, got grid_size=-1"),
+        ({"n_local": 0}, "n_local must be at least 1, got n_local=0"),
+    ],
+)
+def test_shapes_that_cannot_be(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        GatoConfig(**{**SMALL, **changes})  # type: ignore[arg-type]
+
+
+def test_token_specs_are_checked() -> None:
+    assert TokenSpec() == TokenSpec()
+    with pytest.raises(ValueError, match="patch_size must be at least 1 pixel, got patch_size=0"):
+        TokenSpec(patch_size=0)
+    with pytest.raises(ValueError, match=re.escape("pixel_high must be in 1..255 for every channel, got (10, 256)")):
+        TokenSpec(pixel_high=(10, 256))
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        GatoConfig.preset("lite-1m").d_model = 3  # type: ignore[misc]
