@@ -3,8 +3,9 @@
     env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
     film = record_film(env, policy.act, "CartPole.mp4", seed=0, on_reset=policy.reset)
 
-A strip under the picture says what the agent was told, where the observation or the caller has words for it, and how
-the episode ended. Short episodes follow one another until the film is long enough to be looked at.
+A strip above the picture, where no player's controls cover it, says what the agent was told, if the observation or the
+caller has words for it, and how the episode ended. Short episodes follow one another until the film is long enough to
+be looked at.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def record_film(
         seed: of the first episode; later ones count up from it.
         on_reset: called after each reset, such as `policy.reset`.
         metric: whether an episode's end is told as its return or as success (a positive return).
-        caption: words under the picture; None shows the observation's own, such as a mission.
+        caption: words above the picture; None shows the observation's own, such as a mission.
         fps: frames a second; None takes the environment's.
         min_seconds: another episode follows while the film is shorter.
         max_seconds: the film is cut there.
@@ -179,12 +180,12 @@ def shrink(frame: Frame, max_side: int = MAX_SIDE) -> Frame:
 
 
 def with_strip(frame: Frame, words: str | None, note: str = "") -> Frame:
-    """A frame with a strip of words below: what to do on the left, how it ended on the right."""
+    """A frame with a strip of words above: what to do on the left, how it ended on the right."""
     height, width = frame.shape[:2]
     canvas = Image.new("RGB", (width, height + STRIP), (24, 26, 32))
-    canvas.paste(Image.fromarray(frame))
+    canvas.paste(Image.fromarray(frame), (0, STRIP))
     draw = ImageDraw.Draw(canvas)
-    font, middle = ImageFont.load_default(12), height + STRIP // 2
+    font, middle = ImageFont.load_default(12), STRIP // 2
     room = width - 12
     if note:
         note, colour = _marked(note)

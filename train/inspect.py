@@ -250,8 +250,12 @@ def _task_stream(task: TaskFormat, vocabulary: Vocabulary) -> TokenStream:
     action_tokenizer = SpaceTokenizer(action_space, vocabulary, action=True)
     observation, about = _first_observation(task.name, observation_space)
     action_space.seed(0)
+    columns = observation_tokenizer.stack([observation])
+    for leaf in observation_tokenizer.leaves:
+        if leaf.kind == "image" and task.spec.pixel_high is not None:  # random members know nothing of it
+            columns[leaf.path] = np.minimum(columns[leaf.path], np.array(task.spec.pixel_high, np.uint8))
     return timestep_stream(
-        observation_tokenizer.stack([observation]),
+        columns,
         action_tokenizer.stack([action_space.sample()]),
         observation_tokenizer,
         action_tokenizer,

@@ -9,18 +9,14 @@ page loads nothing from anywhere: styles, pictures and films are inside it.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-from gato_lite.envs.format import versions
-from gato_lite.train.inspect import TokenStream
 from gato_lite.train.report_curves import curve_section
+from gato_lite.train.report_data import ReportData, mean
 from gato_lite.train.report_sections import (
     film_section,
     number,
@@ -31,85 +27,12 @@ from gato_lite.train.report_sections import (
     text_section,
 )
 
-if TYPE_CHECKING:
-    from gato_lite.train.evaluate import Scores
-    from gato_lite.train.language import CaptionScore, TextScore
-
 MAX_PAGE_BYTES: Final = 15_000_000
 """Largest page."""
 
-_PACKAGES: Final = ("gato_lite", "torch", "numpy", "gymnasium", "minigrid")
-_POLICY: Final = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportData:
-    """All that a report shows."""
-
-    run: str
-    """The run's folder, as a user would type it."""
-    command: str
-    """What was typed to make it."""
-    scores: Scores
-    """Per task and suite."""
-    n_parameters: int
-    """Trained scalars."""
-    training_minutes: float
-    """Of training alone."""
-    total_minutes: float | None = None
-    """From the start of the command; None where it is not known."""
-    captions: CaptionScore | None = None
-    text: TextScore | None = None
-    films: Mapping[str, Path] = field(default_factory=dict)
-    """The .mp4 of each task, in the order shown."""
-    streams: Sequence[TokenStream] = ()
-    """Timesteps and documents to draw token by token."""
-    metrics: Sequence[Mapping[str, Any]] = ()  # Any: JSON
-    """Lines of `metrics.jsonl`."""
-    config: Mapping[str, object] = field(default_factory=dict)
-    """How it was trained."""
-    seeds: Mapping[str, object] = field(default_factory=dict)
-    """What each seed was for."""
-    versions: Mapping[str, str] = field(default_factory=lambda: versions(*_PACKAGES))
-    """Of the packages that matter."""
-    machine: str = field(default_factory=lambda: machine())
-    credits: str = ""
-    """Who made the pictures that are shown, as their licence asks it to be said."""
-
-    @property
-    def mean_normalised(self) -> float | None:
-        """Mean over tasks of (score − random) / (expert − random)."""
-        known = [score.normalised for score in self.scores.tasks.values() if score.normalised is not None]
-        return sum(known) / len(known) if known else None
-
-    @property
-    def babyai_success(self) -> float | None:
-        """Mean share of solved levels over the BabyAI tasks."""
-        suite = self.scores.suites.get("babyai")
-        return None if suite is None else suite.success
-
-
-def read_metrics(run: Path | str) -> list[dict[str, Any]]:  # Any: JSON
-    """The lines of a run's `metrics.jsonl`; a last line that was cut is left out."""
-    path = Path(run) / "metrics.jsonl"
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
-
-
-def machine() -> str:
-    """This machine in a few words."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = named[0] if named else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {name}, {platform.system()}"
+_POLICY: Final = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
 
 
 def write_report(path: Path | str, data: ReportData) -> Path:
@@ -129,8 +52,8 @@ def write_report(path: Path | str, data: ReportData) -> Path:
     page = make_page(data).encode()
     if len(page) > MAX_PAGE_BYTES:
         raise ValueError(
-            f"the report would be {len(page) / 1e6:.1f} MB, at most {MAX_PAGE_BYTES / 1e6:.0f} fit; pass fewer pictures, "
-            f"texts or streams (films are kept below 14 MB by themselves)"
+            f"the report would be {len(page) / 1e6:.1f} MB, expected at most {MAX_PAGE_BYTES / 1e6:.0f}; pass fewer "
+            "pictures, texts or streams (films are kept below 14 MB by themselves)"
         )
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(page)
@@ -138,14 +61,28 @@ def write_report(path: Path | str, data: ReportData) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Section:
+    """One part of the page; left out where it has no content."""
+
+    key: str
+    """What a link to it is called."""
+    title: str
+    about: str
+    """A line or two for people who see it for the first time."""
+    content: str
+    """HTML."""
+
+    def html(self) -> str:
+        """The section's HTML."""
+        heading = f'<h2>{escape(self.title)}</h2><p class="about">{escape(self.about)}</p>'
+        return f'<section id="{self.key}">{heading}{self.content}</section>'
+
+
 def make_page(data: ReportData) -> str:
     """The page's HTML."""
-    sections = [section for section in _sections(data) if section[3]]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _, _ in sections)
-    body = "".join(
-        f'<section id="{key}"><h2>{escape(title)}</h2><p class="about">{about}</p>{content}</section>'
-        for key, title, about, content in sections
-    )
+    sections = [section for section in _sections(data) if section.content]
+    links = "".join(f'<a href="#{section.key}">{escape(section.title)}</a>' for section in sections)
     folder = Path(__file__).parent
     style, script = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return (
@@ -154,55 +91,54 @@ def make_page(data: ReportData) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>gato_lite: {escape(data.run)}</title><style>{style}</style></head><body>"
         f'<header><div class="name">gato_lite</div>{_headline(data, links)}</header>'
-        f"<main>{body}</main>{_footer(data)}<script>{script}</script></body></html>\n"
+        f"<main>{''.join(section.html() for section in sections)}</main>"
+        f"{_footer(data)}<script>{script}</script></body></html>\n"
     )
 
 
-def _sections(data: ReportData) -> list[tuple[str, str, str, str]]:
-    """Key, title, a line about it, and content of each section."""
-    scores, captions, text = data.scores, data.captions, data.text
-    episodes = sorted({score.episodes for score in scores.tasks.values()})
-    counts = f"{episodes[0]}" + (f" to {episodes[-1]}" if len(episodes) > 1 else "") if episodes else "0"
-    found = [
-        (
-            "films",
-            "Watch it act",
-            "The first evaluation episodes of each task, neither chosen nor tried twice. Words under a picture are what "
-            "the agent was told.",
-            film_section(data.films, scores) if data.films else "",
-        ),
-        (
-            "scores",
-            "Scores",
-            f"{counts} episodes of each task on seeds that no training data has. 0 is a random policy, 1 the expert that "
-            "recorded the data; black lines are 95 % bootstrap intervals.",
-            score_section(scores) if scores.tasks else "",
-        ),
-    ]
-    if captions is not None:
-        told = (
-            f"{captions.n} held-out pictures: each shows a known thing in a style in which it was never seen. The model "
-            f"names {percent(captions.exact)} to the letter, the most similar training picture {percent(captions.baseline_exact)}."
+def _sections(data: ReportData) -> list[Section]:
+    found = []
+    if data.films:
+        about = (
+            "The first evaluation episodes of each task, neither chosen nor tried twice. "
+            "Words above a picture are what the agent was told."
         )
-        found.append(("pictures", "Pictures it names", told, picture_section(captions)))
-    if text is not None:
-        told = (
-            f"Held-out text costs the model {number(text.bits_per_byte)} bits per byte; piece frequencies "
-            f"{number(text.unigram)}, xz after reading the training text {number(text.xz)}. Less is better."
+        found.append(Section("films", "Watch it act", about, film_section(data.films, data.scores)))
+    if data.scores.tasks:
+        found.append(Section("scores", "Scores", _about_scores(data), score_section(data.scores)))
+    if data.captions is not None:
+        named, rival = percent(data.captions.exact), percent(data.captions.baseline_exact)
+        about = (
+            f"{data.captions.n} held-out pictures. The model names {named} to the letter; "
+            f"the name of the most similar training picture is right for {rival}."
         )
-        found.append(("text", "Text it continues", told, text_section(text)))
-    found += [
-        ("curves", "How it learned", "Of one run, one model, all tasks at once.", curve_section(data.metrics)),
-        (
-            "tokens",
-            "What it reads",
-            "One timestep or document of each, token by token: all the model ever sees, as one flat stream of ids. The "
-            "number in a box is its id.",
-            stream_section(data.streams) if data.streams else "",
-        ),
-        ("made", "How it was made", "Everything needed to make this page again.", _facts(data)),
-    ]
+        found.append(Section("pictures", "Pictures it names", about, picture_section(data.captions)))
+    if data.text is not None:
+        own, unigram, xz = (number(bits) for bits in (data.text.bits_per_byte, data.text.unigram, data.text.xz))
+        about = (
+            f"Held-out text costs the model {own} bits per byte; piece frequencies {unigram}, "
+            f"xz after reading the training text {xz}. Less is better."
+        )
+        found.append(Section("text", "Text it continues", about, text_section(data.text)))
+    curves = curve_section(data.metrics)
+    found.append(Section("curves", "How it learned", "One run, one model, everything at once.", curves))
+    if data.streams:
+        about = (
+            "One timestep or document of each, token by token: all that the model ever sees, as one flat stream. "
+            "The number in a box is the token's id."
+        )
+        found.append(Section("tokens", "What it reads", about, stream_section(data.streams)))
+    found.append(Section("made", "How it was made", "Everything needed to make this page again.", _facts(data)))
     return found
+
+
+def _about_scores(data: ReportData) -> str:
+    episodes = sorted({score.episodes for score in data.scores.tasks.values()})
+    counts = f"{episodes[0]}" + (f" to {episodes[-1]}" if len(episodes) > 1 else "")
+    return (
+        f"{counts} episodes of each task on seeds that no training data has. 0 is a random policy, 1 the expert that "
+        "recorded the data; black lines are 95\u202f% bootstrap intervals."
+    )
 
 
 # -- headline
@@ -214,25 +150,28 @@ def _headline(data: ReportData, links: str) -> str:
     does += ["names pictures"] if data.captions is not None else []
     does += ["writes"] if data.text is not None else []
     title = "One set of weights " + (", ".join(does[:-1]) + " and " + does[-1] if len(does) > 1 else "".join(does))
+    minutes = number(data.training_minutes, 1)
     lead = (
-        f"A Transformer of {_millions(data.n_parameters)} parameters, trained for {number(data.training_minutes, 1)} minutes "
-        f"on {escape(data.machine)}. All that follows is what it did with episodes, pictures and texts that it never saw."
+        f"A Transformer of {_millions(data.n_parameters)} parameters, trained for {minutes} minutes on {data.machine}. "
+        "All that follows is what it did with episodes, pictures and texts that it never saw."
     )
     cards = "".join(_cards(data))
-    return f'<h1>{escape(title)}</h1><p class="lead">{lead}</p><nav>{links}</nav><div class="cards">{cards}</div>'
+    return (
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p><nav>{links}</nav><div class="cards">{cards}</div>'
+    )
 
 
 def _cards(data: ReportData) -> list[str]:
     cards = []
     n_task = len(data.scores.tasks)
     if data.mean_normalised is not None:
-        mean = data.mean_normalised
-        rows = [("model", mean, number(mean), True), ("expert", 1.0, "1.00", False), ("random", 0.0, "0.00", False)]
-        cards.append(_card("Mean score between random and expert", number(mean), f"{n_task} tasks", _versus(rows)))
+        score = data.mean_normalised
+        rows = [("model", score, number(score), True), ("expert", 1.0, "1.00", False), ("random", 0.0, "0.00", False)]
+        cards.append(_card("Mean score between random and expert", number(score), f"{n_task} tasks", _versus(rows)))
     if data.babyai_success is not None:
         levels = {name: score for name, score in data.scores.tasks.items() if name.startswith("babyai/")}
-        random = _mean([score.random for score in levels.values()])
-        expert = _mean([score.expert for score in levels.values()])
+        random = mean([score.random for score in levels.values()])
+        expert = mean([score.expert for score in levels.values()])
         rows = [("model", data.babyai_success, percent(data.babyai_success), True)]
         rows += [(n, v, percent(v), False) for n, v in (("expert", expert), ("random", random)) if v is not None]
         cards.append(_card("BabyAI levels solved", percent(data.babyai_success), f"{len(levels)} kinds", _versus(rows)))
@@ -245,7 +184,9 @@ def _cards(data: ReportData) -> list[str]:
         rows = [("model", text.bits_per_byte, number(text.bits_per_byte), True)]
         rows += [(n, v, number(v), False) for n, v in (("xz", text.xz), ("unigram", text.unigram))]
         cards.append(_card("Held-out text", number(text.bits_per_byte), "bits per byte", _versus(rows)))
-    total = "" if data.total_minutes is None else f"{number(data.total_minutes, 1)} minutes in all, recording to this page"
+    total = (
+        "" if data.total_minutes is None else f"{number(data.total_minutes, 1)} minutes in all, recording to this page"
+    )
     cards.append(_card("Training", number(data.training_minutes, 1), "minutes", escape(total)))
     cards.append(_card("Parameters", _millions(data.n_parameters), "", "one network, one set of weights"))
     return cards
@@ -270,11 +211,6 @@ def _versus(rows: Sequence[tuple[str, float, str, bool]]) -> str:
     return f'<div class="versus">{cells}</div>'
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def _millions(count: int) -> str:
     return f"{count / 1e6:.2f}\u202fM" if count < 10_000_000 else f"{count / 1e6:,.0f}\u202fM"
 
@@ -289,7 +225,20 @@ def _facts(data: ReportData) -> str:
         for title, rows in (("Training", data.config), ("Seeds", data.seeds), ("Machine and versions", machine_rows))
         if rows
     )
-    return f'<pre>{escape(data.command)}</pre><div class="facts">{tables}</div>'
+    return f'<pre>{escape(data.command)}</pre>{_stages(data.seconds)}<div class="facts">{tables}</div>'
+
+
+def _stages(seconds: Mapping[str, float]) -> str:
+    """What the time went to, as one bar in as many parts."""
+    total = sum(seconds.values())
+    if total <= 0:
+        return ""
+    parts = "".join(
+        f'<div style="flex:{max(value / total, 0.004):.4f}"><i></i><span>{escape(name)}'
+        f"<br><b>{number(value, 0)} s</b></span></div>"
+        for name, value in seconds.items()
+    )
+    return f'<div class="stages">{parts}</div>'
 
 
 def _fact_rows(rows: Mapping[str, object]) -> str:

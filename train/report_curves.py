@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -107,27 +108,27 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def chart(lines: Sequence[Series]) -> str:
     """A chart over minutes of training, the loss from 0 up."""
-    left, right, top, bottom = 34, 12, 10, 30
+    left, right, top, bottom = 34, 12, 10, 38
     named = any(line.name for line in lines)
     if named:
         right = 12 + round(6.6 * max(len(line.name) for line in lines))
     x_high = max(float(line.x.max()) for line in lines)
-    y_high = max(float(_high(line.y)) for line in lines) * 1.04 or 1.0
+    y_high = max(float(line.y.max()) for line in lines) * 1.04 or 1.0
     y_low = min(0.0, *(float(line.y.min()) for line in lines))
 
     def px(x: float) -> float:
         return left + (WIDTH - left - right) * x / (x_high or 1.0)
 
     def py(y: float) -> float:
-        return HEIGHT - bottom - (HEIGHT - top - bottom) * min(max((y - y_low) / (y_high - y_low), 0.0), 1.0)
+        return HEIGHT - bottom - (HEIGHT - top - bottom) * (y - y_low) / (y_high - y_low)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_told(lines))}">']
     for y in ticks(y_low, y_high):
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>')
         parts.append(f'<text x="{left - 7}" y="{py(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
-    for x in ticks(0.0, x_high):
-        parts.append(f'<text x="{px(x):.1f}" y="{HEIGHT - bottom + 18}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text x="{WIDTH - right}" y="{HEIGHT - 1}" text-anchor="end">minutes of training</text>')
+    base = HEIGHT - bottom + 17
+    parts += [f'<text x="{px(x):.1f}" y="{base}" text-anchor="middle">{x:g}</text>' for x in ticks(0.0, x_high)]
+    parts.append(f'<text x="{WIDTH - right}" y="{HEIGHT - 5}" text-anchor="end">minutes of training</text>')
     for line in lines:
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
         parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
@@ -140,17 +141,11 @@ def chart(lines: Sequence[Series]) -> str:
     return "".join((*parts, "</svg>"))
 
 
-def _high(y: npt.NDArray[np.float64]) -> float:
-    """The top of an axis: all but the first few points, which are as high as chance and would flatten the rest."""
-    later = y[len(y) // 25 :]
-    return float(later.max())
-
-
 def _apart(places: Sequence[float], distance: float, lowest: float) -> list[float]:
     """`places` moved so that labels do not overlap."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         moved[after] = max(moved[after], moved[before] + distance)
     over = max(moved) - lowest
     return [place - over for place in moved] if over > 0 else moved
@@ -165,12 +160,12 @@ def _small(line: Series) -> str:
     """A chart without axes; the number is the last value."""
     width, height = 150, 46
     y = _smooth(line.y, 0.6)
-    high = _high(y) * 1.05 or 1.0
+    high = float(y.max()) * 1.05 or 1.0
     x = (line.x - line.x[0]) / max(float(np.ptp(line.x)), 1e-9) * width
-    points = [f"{a:.1f},{height - 2 - (height - 6) * min(b / high, 1):.1f}" for a, b in zip(x, y, strict=True)]
+    points = [f"{a:.1f},{height - 2 - (height - 6) * b / high:.1f}" for a, b in zip(x, y, strict=True)]
     told = escape(f"{line.name}: loss from {line.y[0]:.3g} to {line.y[-1]:.3g}")
     return (
-        f'<figure class="chart"><figcaption><b title="{escape(line.name)}">{escape(line.name)}</b>'
+        f'<figure class="chart"><figcaption><b title="{escape(line.name)}">{escape(line.name.split("/")[-1])}</b>'
         f"<span>{y[-1]:.2f}</span></figcaption>"
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{told}">'
         f'<polygon class="area" points="0,{height} {" ".join(points)} {width},{height}"/>'

@@ -38,6 +38,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}\u202f%"
 
 
+def short(name: str) -> str:
+    """A task's name without its suite."""
+    return name.rpartition("/")[2]
+
+
 def data_uri(kind: str, data: bytes) -> str:
     """`data` inside the page."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
@@ -56,7 +61,8 @@ def score_section(scores: Scores) -> str:
         rows.append(_suite_row(suite, scores.suites.get(suite)))
         rows += [_score_row(name, scores.tasks[name], low, high) for name in names]
     axis = "".join(
-        f'<span style="left:{_place(value, low, high):.2f}%">{label}</span>' for value, label in ((0, "random"), (1, "expert"))
+        f'<span style="left:{_place(value, low, high):.2f}%">{label}</span>'
+        for value, label in ((0, "random"), (1, "expert"))
     )
     return (
         '<table class="scores"><thead><tr><th>Task</th>'
@@ -84,7 +90,7 @@ def _score_row(name: str, score: TaskScore, low: float, high: float) -> str:
     if score.low is not None and score.high is not None:
         interval = f"95 % interval {number(score.low)} to {number(score.high)}; "
     return (
-        f'<tr title="{escape(interval + told)}"><td>{escape(name.split("/")[-1])}</td>'
+        f'<tr title="{escape(interval + told)}"><td>{escape(short(name))}</td>'
         f'<td class="bar">{_bar(score, low, high)}</td><td><b>{number(score.normalised)}</b></td>'
         f'<td class="raw">{result}</td><td class="ends dim">{random}</td><td class="ends dim">{expert}</td></tr>'
     )
@@ -126,16 +132,18 @@ def film_section(films: Mapping[str, Path], scores: Scores) -> str:
                 f' src="{data_uri("video/mp4", data)}"></video>'
             )
         figures.append(
-            f'<figure class="film">{shown}<figcaption><b>{escape(name)}</b>'
-            f"<span>{_in_short(scores.tasks.get(name))}</span></figcaption></figure>"
+            f'<figure class="film">{shown}<figcaption><b>{escape(short(name))}</b>'
+            f"<span>{_in_short(name, scores.tasks.get(name))}</span></figcaption></figure>"
         )
     return f'<div class="films">{"".join(figures)}</div>'
 
 
-def _in_short(score: TaskScore | None) -> str:
+def _in_short(name: str, score: TaskScore | None) -> str:
+    suite = escape(name.rpartition("/")[0])
     if score is None:
-        return ""
-    return f"{percent(score.success)} solved" if score.success is not None else f"return {number(score.mean, 0)}"
+        return suite
+    result = f"{percent(score.success)} solved" if score.success is not None else f"mean return {number(score.mean, 0)}"
+    return f"{suite} · {result}" if suite else result
 
 
 # -- pictures and text
@@ -149,23 +157,40 @@ def picture_section(score: CaptionScore) -> str:
         said = escape(example.caption.strip()) or "<em>nothing</em>"
         truth = "" if is_right else f'<span class="truth">is: {escape(example.truth)}</span>'
         style = f'<span class="style">{escape(example.style)} style</span>' if example.style else ""
+        verdict, mark = ("right", "✓") if is_right else ("wrong", "✗")
+        source = data_uri("image/png", example.image)
         figures.append(
-            f'<figure class="picture {"right" if is_right else "wrong"}">'
-            f'<img src="{data_uri("image/png", example.image)}" alt="{escape(example.truth)}" loading="lazy">'
-            f'<figcaption><span class="mark" aria-hidden="true">{"✓" if is_right else "✗"}</span>'
-            f'<span class="hidden">{"right" if is_right else "wrong"}: </span>{said}{truth}{style}</figcaption></figure>'
+            f'<figure class="picture {verdict}"><img src="{source}" alt="{escape(example.truth)}"><figcaption>'
+            f'<span class="mark" aria-hidden="true">{mark}</span><span class="hidden">{verdict}: </span>'
+            f'<span class="said">{said}</span>{truth}{style}</figcaption></figure>'
         )
     return f'<div class="pictures">{"".join(figures)}</div>'
 
 
 def text_section(score: TextScore) -> str:
     """Continuations beside what the text really says."""
-    return "".join(
-        f'<article class="passage"><div class="prompt">{escape(example.prompt.strip())} …</div>'
-        f'<div class="two"><div class="own"><h4>the model goes on</h4>… {escape(example.continuation.strip())}</div>'
-        f'<div class="real"><h4>the text goes on</h4>… {escape(example.truth.strip())}</div></div></article>'
-        for example in score.examples
+    return "".join(_passage(example.prompt, example.continuation, example.truth) for example in score.examples)
+
+
+def _passage(prompt: str, continuation: str, truth: str) -> str:
+    """A prompt that ends inside a word hands its last part on, so that both ends of the word can be read."""
+    begun = "" if truth[:1].isspace() or prompt[-1:].isspace() else _last_word(prompt)
+    head = prompt[: len(prompt) - len(begun)] if begun else prompt
+    handed = f"<i>{escape(begun)}</i>" if begun else ""
+
+    def column(name: str, words: str, text: str) -> str:
+        shown = escape(text if begun else text.lstrip())
+        return f'<div class="{name}"><h4>{words}</h4>{handed}{shown} …</div>'
+
+    return (
+        f'<article class="passage"><div class="prompt">{escape(head.strip())}</div><div class="two">'
+        f"{column('own', 'the model goes on', continuation)}{column('real', 'the text goes on', truth)}</div></article>"
     )
+
+
+def _last_word(text: str) -> str:
+    parts = text.split()
+    return parts[-1] if parts else ""
 
 
 # -- tokens
@@ -178,13 +203,14 @@ def stream_section(streams: Sequence[TokenStream]) -> str:
     parts = [legend]
     for stream in streams:
         groups = "".join(
-            f'<div class="leaf"><span>{escape(name)}</span>'
-            f'<div class="tokens">{"".join(map(_token, rows))}</div></div>'
+            f'<div class="leaf"><span>{escape(name)}</span><div class="tokens">{"".join(map(_token, rows))}</div></div>'
             for name, rows in groupby(stream.rows, key=lambda row: row.leaf)
         )
         more = stream.n_tokens - len(stream.rows)
         told = f"{stream.about} · {stream.n_tokens} tokens" + (f", {more} not shown" if more else "")
-        parts.append(f'<h3>{escape(stream.name)}</h3><p class="about">{escape(told)}</p><div class="stream">{groups}</div>')
+        parts.append(
+            f'<h3>{escape(stream.name)}</h3><p class="told">{escape(told)}</p><div class="stream">{groups}</div>'
+        )
     return "".join(parts)
 
 
@@ -199,7 +225,8 @@ def _token(row: TokenRow) -> str:
         size = "×".join(map(str, row.patch.shape))
         body = f'<img src="{data_uri("image/png", patch_png(row.patch))}" alt="patch {size}">'
     elif row.kind == "chunk":
-        body = f"<b>{len(row.values)} scalars</b>{_value_bars(row.values)}"
+        few = " ".join(number(value) for value in row.values) if len(row.values) <= 6 else ""
+        body = f"<b>{len(row.values)} scalars</b>{_value_bars(row.values)}" + (f"<small>{few}</small>" if few else "")
     target = " target" if row.is_target else ""
     return f'<div class="token k-{row.kind}{target}" title="{escape(title)}">{body}<small>{row.id}</small></div>'
 
@@ -221,6 +248,7 @@ def _value_bars(values: Sequence[float]) -> str:
         f' height="{max(abs(value) * (half - 1), 0.6):.1f}" rx="1"/>'
         for index, value in enumerate(values)
     )
-    width = len(values) * step + 1
+    width, height = len(values) * step + 1, 2 * half
     line = f'<line x1="0" x2="{width}" y1="{half}" y2="{half}"/>'
-    return f'<svg width="{width}" height="{2 * half}" viewBox="0 0 {width} {2 * half}" aria-hidden="true">{bars}{line}</svg>'
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    return f'<svg {size} aria-hidden="true">{bars}{line}</svg>'

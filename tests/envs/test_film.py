@@ -59,7 +59,7 @@ def test_a_film_shows_every_step(tmp_path: Path) -> None:
     about, frames = frames_of(film.path, 90 + STRIP, 120)
     assert re.search(r"Video: h264 .*yuv420p.* 120x114.* 10 fps", about)
     assert len(frames) == film.n_frames == 9 + 9  # the last frame stays for 0.9 s
-    centres = [frame[32:38].mean(axis=(0, 2)).argmax() for frame in frames[:9]]
+    centres = [frame[STRIP + 32 : STRIP + 38].mean(axis=(0, 2)).argmax() for frame in frames[:9]]
     assert np.allclose(centres, np.arange(9) * 10 * 120 / 121 + 4, atol=6)
     assert film.returns == (1.0,)
     assert film.n_bytes == film.path.stat().st_size < 20_000
@@ -101,11 +101,11 @@ def test_frames_become_small_and_even() -> None:
 def test_the_strip_says_what_and_how_it_ended() -> None:
     frame = np.full((64, 200, 3), 200, np.uint8)
     silent = with_strip(frame, None)
-    assert (silent[:64] == 200).all()
+    assert (silent[STRIP:] == 200).all()
     words, ended = with_strip(frame, "go to the red ball " * 9), with_strip(frame, None, "✓ done · 3 steps")
-    assert (words[64:, :100] != silent[64:, :100]).any()
-    assert (ended[64:, 100:] != silent[64:, 100:]).any()
-    assert (with_strip(frame, None, "✗ not done")[64:] != ended[64:]).any()
+    assert (words[:STRIP, :100] != silent[:STRIP, :100]).any()
+    assert (ended[:STRIP, 100:] != silent[:STRIP, 100:]).any()
+    assert (with_strip(frame, None, "✗ not done")[:STRIP] != ended[:STRIP]).any()
 
 
 def test_what_cannot_be_filmed(tmp_path: Path) -> None:
