@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,10 @@ class _Remembering(gym.Wrapper[Any, Any, Any, Any]):  # Any: of whatever task it
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, self.info = self.env.step(action)
         return observation, reward, terminated, truncated, self.info
+
+
+def _act(policy: Policy, env: _Remembering, observation: Any) -> Any:  # Any: of whatever task it is
+    return policy.act(observation, env.info.get("action_mask"))
 
 
 def film_name(task: str) -> str:
@@ -71,7 +76,7 @@ def film_tasks(
             policy = Policy(gato, env.observation_space, env.action_space, task=name)
             films[task.name] = record_film(
                 env,
-                lambda observation, policy=policy, env=env: policy.act(observation, env.info.get("action_mask")),
+                partial(_act, policy, env),
                 folder / film_name(task.name),
                 seed=seed,
                 on_reset=policy.reset,
