@@ -234,8 +234,8 @@ def _stages(seconds: Mapping[str, float]) -> str:
     if total <= 0:
         return ""
     parts = "".join(
-        f'<div style="flex:{max(value / total, 0.004):.4f}"><i></i><span>{escape(name)}'
-        f"<br><b>{number(value, 0)} s</b></span></div>"
+        f'<div style="--share:{max(value / total, 0.004):.4f}"><i></i><span>{escape(name)}'
+        f"<br> <b>{number(value, 0)} s</b></span></div>"
         for name, value in seconds.items()
     )
     return f'<div class="stages">{parts}</div>'

@@ -157,12 +157,12 @@ def picture_section(score: CaptionScore) -> str:
         said = escape(example.caption.strip()) or "<em>nothing</em>"
         truth = "" if is_right else f'<span class="truth">is: {escape(example.truth)}</span>'
         style = f'<span class="style">{escape(example.style)} style</span>' if example.style else ""
-        verdict, mark = ("right", "✓") if is_right else ("wrong", "✗")
+        verdict, sign = ("right", "✓") if is_right else ("wrong", "✗")
+        mark = f'<span class="mark" aria-hidden="true">{sign}</span><span class="hidden">{verdict}: </span>'
         source = data_uri("image/png", example.image)
         figures.append(
             f'<figure class="picture {verdict}"><img src="{source}" alt="{escape(example.truth)}"><figcaption>'
-            f'<span class="mark" aria-hidden="true">{mark}</span><span class="hidden">{verdict}: </span>'
-            f'<span class="said">{said}</span>{truth}{style}</figcaption></figure>'
+            f'<span class="line">{mark}<span class="said">{said}</span></span>{truth}{style}</figcaption></figure>'
         )
     return f'<div class="pictures">{"".join(figures)}</div>'
 
