@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -212,7 +213,10 @@ def _run(
     blocks: Sequence[Block], workers: int, progress: OnProgress | None
 ) -> Iterator[tuple[Block, tuple[Part, _Counts]]]:
     total, done = sum(block.episodes for block in blocks), 0
-    for block, result in _run_in_turn(blocks) if workers == 1 else _run_in_processes(blocks, workers):
+    made = [(block, result) for block in blocks if (result := _made(block)) is not None]
+    left = sorted(set(blocks) - {block for block, _ in made}, key=blocks.index)
+    new = _run_in_turn(left) if workers == 1 or len(left) < 2 else _run_in_processes(left, workers)
+    for block, result in itertools.chain(made, new):
         yield block, result
         done += block.episodes
         if progress is not None:
@@ -249,12 +253,17 @@ def _begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+def _made(block: Block) -> tuple[Part, _Counts] | None:
+    """The part of a block that was recorded whole before."""
+    found = read_metadata(block.path)
+    if found is None or (found.get("identity"), found.get("episodes")) != (block.identity, block.episodes):
+        return None
+    part = describe(block.path, rows=block.episodes, timesteps=found["timesteps"])
+    return part, msgspec.convert(found["counts"], _Counts)
+
+
 def record_block(block: Block) -> tuple[Part, _Counts]:
-    """Make one part, or find it made."""
-    if (found := read_metadata(block.path)) is not None and found.get("identity") == block.identity:
-        counts = msgspec.convert(found["counts"], _Counts)
-        if found["episodes"] == block.episodes:
-            return describe(block.path, rows=block.episodes, timesteps=found["timesteps"]), counts
+    """Make one part."""
     task, env = _environment(block.task)
     episodes, counts = _record_episodes(task, env, block)
     metadata = {
@@ -274,7 +283,10 @@ def _record_episodes(task: Task, env: AnyEnv, block: Block) -> tuple[Episodes, _
     failed, skipped, reason = 0, 0, ""
     for seed in range(first, first + BLOCK_SEEDS):
         try:
-            kept.append(play_episode(task, env, expert, builder, seed))
+            episode = play_episode(task, env, expert, builder, seed)
+            if task.must_succeed and episode.success is not None and not episode.success.all():
+                raise ExpertFailedError("the expert did not succeed")
+            kept.append(episode)
         except ExpertFailedError as error:
             failed, reason = failed + 1, str(error)
         except BadEpisodeError as error:
@@ -293,7 +305,7 @@ def play_episode(task: Task, env: AnyEnv, expert: Expert, builder: EpisodeBuilde
     """One episode of a task by an expert.
 
     Raises:
-        ExpertFailedError: the expert is lost, took longer than the task's limit, or did not succeed where it must.
+        ExpertFailedError: the expert is lost, or took longer than the task's limit.
         BadEpisodeError: a value is bad.
     """
     total_reward, ended, action = 0.0, False, None
@@ -309,8 +321,6 @@ def play_episode(task: Task, env: AnyEnv, expert: Expert, builder: EpisodeBuilde
             total_reward += float(reward)
             ended = terminated or truncated
     success = task.is_success(total_reward, info)
-    if task.must_succeed and task.expert is not None and not success:
-        raise ExpertFailedError("the expert did not succeed")
     return builder.finish(terminated=bool(terminated), truncated=bool(truncated), success=success)
 
 
