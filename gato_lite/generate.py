@@ -142,7 +142,8 @@ def _write(
                 rows.remove(row)
         if on_text is not None:
             text = vocabulary.text.decode(np.asarray(written[0], np.int32))
-            if not text.endswith("\ufffd"):  # a character of several byte pieces is shown when it is whole
+            whole = not rows or not text.endswith("\ufffd")  # a character of several byte pieces is shown as one
+            if whole and text != shown:
                 on_text(text[len(shown) :])
                 shown = text
         if rows:

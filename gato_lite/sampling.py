@@ -38,25 +38,27 @@ class Sampler:
         self._generator = torch.Generator().manual_seed(seed)
 
     def choose(self, gato: Gato, hidden: Float[Tensor, "n D"], legal: Sequence[Legal]) -> npt.NDArray[np.int64]:
-        """(n,) one legal id after each hidden state; rows with the same legal range share one product."""
+        """(n,) one legal id after each hidden state; rows that are given the same ids share one product."""
         chosen = np.empty(len(legal), np.int64)
-        by_range: dict[tuple[int, int], list[int]] = {}
+        groups: dict[tuple[int, int] | int, list[int]] = {}
         for row, ids in enumerate(legal):
+            groups.setdefault(ids if isinstance(ids, tuple) else id(ids), []).append(row)
+        for rows in groups.values():
+            ids = legal[rows[0]]
+            picked = hidden if len(rows) == len(legal) else hidden[rows]
             if isinstance(ids, tuple):
-                by_range.setdefault(ids, []).append(row)
+                chosen[rows] = ids[0] + self._draw(gato.logits(picked, slice(*ids)))
             else:
                 index = torch.from_numpy(ids.astype(np.int64)).to(hidden.device)
-                chosen[row] = int(ids[self._draw(gato.logits(hidden[row : row + 1], index))[0]])
-        for (start, stop), rows in by_range.items():
-            picked = hidden if len(rows) == len(legal) else hidden[rows]
-            chosen[rows] = start + self._draw(gato.logits(picked, slice(start, stop)))
+                chosen[rows] = ids[self._draw(gato.logits(picked, index))]
         return chosen
 
     def _draw(self, logits: Float[Tensor, "n V"]) -> npt.NDArray[np.int64]:
         """(n,) column of each row."""
         if self.temperature == 0.0:
             return logits.argmax(-1).cpu().numpy()
-        probability = (logits.float().cpu() / self.temperature).softmax(-1)
+        logits = logits.cpu().double()  # so that no temperature is too small
+        probability = ((logits - logits.max(-1, keepdim=True).values) / self.temperature).softmax(-1)
         if self.top_p < 1.0:
             ordered, order = probability.sort(-1, descending=True)
             beyond = ordered.cumsum(-1) - ordered >= self.top_p

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from gato_lite.generate import generate, picture_tokens, prompt_tokens
+from gato_lite.model import Gato
+from gato_lite.sequence import Tokens, plain
+
+Uncached = Callable[[Gato, Tokens], torch.Tensor]
+PROMPTS = ["", "The capital", "Once upon a time there was a small boat,", "\x00<s>▁", "a"]
+
+
+def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@torch.no_grad()
+def by_hand(gato: Gato, prompt: Tokens, n: int, uncached: Uncached) -> list[int]:
+    """Greedy pieces, each from a forward of its own over the window; when it is full its newer half stays."""
+    vocabulary = gato.vocabulary
+    legal = torch.tensor([*vocabulary.text_ids, vocabulary.end])
+    history = [] if len(prompt.patch_shapes) else prompt.ids.tolist()
+    window, written = prompt, []
+    for _ in range(n):
+        logits = gato.logits(uncached(gato, window)[None], legal)[0]
+        piece = int(legal[int(logits.argmax())])
+        if piece == vocabulary.end:
+            break
+        written.append(piece)
+        context = gato.config.context_length
+        if len(window) == context:
+            window = plain([*history, *written][-(context // 2) :])
+        else:
+            window = Tokens(
+                ids=np.append(window.ids, np.int32(piece)),
+                local=np.append(window.local, np.int16(0)),
+                pixels=window.pixels,
+                patch_shapes=window.patch_shapes,
+                patch_intervals=window.patch_intervals,
+            )
+    return written
+
+
+def test_many_prompts_are_as_one(make: Callable[..., Gato]) -> None:
+    gato = make(context_length=40)
+    pictures = [None, picture(20, 20), None, picture(7, 7, 1), picture(16, 48, 4)]
+    together = generate(gato, PROMPTS, pictures, max_tokens=20)
+    alone = [generate(gato, text, shown, max_tokens=20) for text, shown in zip(PROMPTS, pictures, strict=True)]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+@pytest.mark.parametrize("with_picture", [False, True])
+def test_written_text_is_the_uncached_forwards(
+    make: Callable[..., Gato], uncached: Uncached, with_picture: bool
+) -> None:
+    """Through at least two overflows."""
+    gato = make(context_length=24, seed=2)
+    shown = picture(20, 30) if with_picture else None
+    expected = by_hand(gato, prompt_tokens("The boat", shown, gato.vocabulary), 70, uncached)
+    assert len(expected) > 50
+    assert generate(gato, "The boat", shown, max_tokens=70) == gato.vocabulary.text.decode(np.array(expected, np.int32))
+
+
+def test_a_seed_decides_drawn_text(gato: Gato) -> None:
+    texts = [generate(gato, PROMPTS, max_tokens=8, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+    assert generate(gato, "a", max_tokens=8, temperature=1.0, top_p=1e-6) == generate(gato, "a", max_tokens=8)
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_at_most_so_many_pieces(gato: Gato, n: int) -> None:
+    written: list[str] = []
+    text = generate(gato, "Hello", max_tokens=n, temperature=3.0, on_text=written.append)
+    assert len(gato.vocabulary.text.encode(text)) <= 4 * n
+    assert 1 <= len(written) <= n + 1
+
+
+def test_text_ends_with_the_end_token(make: Callable[..., Gato]) -> None:
+    gato = make()
+    with torch.no_grad():
+        gato.embedding.tokens.weight[gato.vocabulary.end] *= 100.0
+    texts = generate(gato, ["a", "b", "The", "One two"] * 8, max_tokens=30)
+    assert "" in texts or any(len(text) < 60 for text in texts)
+    heard: list[str] = []
+    empty = next(
+        (prompt for prompt, text in zip(["a", "b", "The", "One two"] * 8, texts, strict=True) if not text), None
+    )
+    if empty is not None:
+        assert generate(gato, empty, max_tokens=30, on_text=heard.append) == ""
+        assert heard == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stretches_make_the_text(gato: Gato, seed: int) -> None:
+    """Also where a character is written in several byte pieces, or left unfinished."""
+    heard: list[str] = []
+    text = generate(gato, "a", max_tokens=25, temperature=4.0, seed=seed, on_text=heard.append)
+    assert "".join(heard) == text
+    assert all(heard)
+
+
+def test_unfinished_bytes_are_heard_at_the_end(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:
+    lone = gato.vocabulary.text.encode("\U0001f9ff")[:2]
+    pieces = iter([*lone.tolist(), *gato.vocabulary.text.encode("b").tolist(), *lone.tolist()])
+    monkeypatch.setattr("gato_lite.sampling.Sampler.choose", lambda *_: np.array([next(pieces)]))
+    heard: list[str] = []
+    text = generate(gato, "a", max_tokens=5, on_text=heard.append)
+    assert "".join(heard) == text
+    assert text.endswith("\ufffd")
+
+
+def test_a_prompt_that_fills_the_context(make: Callable[..., Gato]) -> None:
+    gato = make(context_length=16)
+    n_token = 1 + len(gato.vocabulary.text.encode("word " * 40))
+    expected = f"the prompt is {n_token} tokens, but the context holds 16 with the answer; shorten the text or shrink"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        generate(gato, "word " * 40)
+    with pytest.raises(ValueError, match="the prompt is 16 tokens"):
+        generate(gato, "", picture(64, 64))
+    assert isinstance(generate(gato, "", picture(48, 80), max_tokens=1), str)
+
+
+def test_arguments_that_do_not_fit(gato: Gato) -> None:
+    with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
+        generate(gato, "a", max_tokens=0)
+    with pytest.raises(ValueError, match="expected a picture .or None. for each prompt, got 2 prompts, 1 pictures"):
+        generate(gato, ["a", "b"], [picture(4, 4)])
+    with pytest.raises(ValueError, match="temperature must be"):
+        generate(gato, "a", temperature=-1)
+    assert generate(gato, []) == []
+
+
+@pytest.mark.parametrize("wrong", [picture(4, 4)[:, :, 0], picture(4, 4, 5), picture(4, 4).astype(np.float32)])
+def test_what_is_no_picture(gato: Gato, wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"a picture must be uint8 (H, W, 1 to 4), got {wrong.dtype}")):
+        generate(gato, "", wrong)
+
+
+def test_one_picture_for_all_prompts(gato: Gato) -> None:
+    shown = picture(9, 9)
+    assert generate(gato, ["a", "b"], shown, max_tokens=5) == generate(gato, ["a", "b"], [shown, shown], max_tokens=5)
+
+
+def test_a_prompt_is_laid_out_as_training_documents_are(gato: Gato) -> None:
+    vocabulary = gato.vocabulary
+    pieces = vocabulary.text.encode("a boat").tolist()
+    assert prompt_tokens("a boat", None, vocabulary).ids.tolist() == [vocabulary.end, *pieces]
+    tokens = prompt_tokens("a boat", picture(20, 16), vocabulary)
+    assert tokens.ids.tolist() == [vocabulary.patch, vocabulary.patch, *pieces]
+    assert tokens.local.tolist() == [1, 2, *[0] * len(pieces)]
+    assert tokens.patch_shapes.tolist() == [[16, 16, 3], [4, 16, 3]]
+
+
+def test_patches_are_in_raster_order(gato: Gato) -> None:
+    shown = picture(32, 48)
+    tokens = picture_tokens(shown, gato.vocabulary)
+    assert len(tokens) == 6
+    second = tokens.pixels.reshape(6, 16, 16, 3)[1]
+    assert np.array_equal(second, shown[:16, 16:32])
+    assert tokens.patch_intervals[4].tolist() == pytest.approx([0.5, 1.0, 1 / 3, 2 / 3])
