@@ -1,0 +1,224 @@
+"""Datasets of Minari, in and out: episodes of its HDF5 format become ours and ours become its.
+
+    import_minari("D4RL/door/human-v2", "data/door")
+    export_minari("data/CartPole", "mine/cartpole-v0")
+
+Needs the extra: pip install 'gato_lite[minari]'. Only datasets that Minari has on this machine are read;
+`minari download NAME` fetches one. Pictures are stored without loss.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from gato_lite.config import TokenSpec
+from gato_lite.envs.catalogue import ANY_GYMNASIUM
+from gato_lite.envs.columns import BadValue, Column, Role, column_name, stack
+from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.episodes import BadEpisodeError, Episodes
+from gato_lite.envs.format import versions
+from gato_lite.envs.writer import About, DatasetWriter
+from gato_lite.names import unknown_name
+from gato_lite.spaces import AnySpace, escape_key, is_text, leaf_keys, leaf_spaces
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def import_minari(
+    name: str,
+    out: str | Path,
+    *,
+    instruction: str | None = None,
+    spec: TokenSpec | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    overwrite: bool = False,
+) -> Dataset:
+    """Write the episodes of a Minari dataset as a dataset of ours.
+
+    Args:
+        name: Minari's name of it, such as "D4RL/door/human-v2".
+        out: Folder of the new dataset.
+        instruction: What to do, in words.
+        spec: How observations become tokens; None leaves it to the space.
+        on_bad: Whether an episode with a bad value is an error, or left out and counted.
+        overwrite: Whether a dataset in `out` may be replaced.
+
+    Raises:
+        ImportError: Minari is not installed.
+        ValueError: Minari has no such dataset here, or a value in it is bad.
+    """
+    minari = _minari()
+    known = minari.list_local_datasets()
+    if name not in known:
+        raise ValueError(unknown_name("Minari dataset", name, known) + f"; `minari download {name}` fetches one")
+    source = minari.load_dataset(name)
+    observation_space, action_space = source.observation_space, source.action_space
+    about = About(
+        task=_task_name(source, name),
+        spec=TokenSpec() if spec is None else spec,
+        instruction=instruction,
+        generator={**versions("gato_lite", "minari"), "source": f"minari:{name}"},
+        attribution=", ".join(sorted(source.storage.metadata.get("author", ()))) or None,
+    )
+    n_skipped = 0
+    with DatasetWriter(out, observation_space, action_space, about, overwrite=overwrite) as writer:
+        for episode in source.iterate_episodes():
+            (stored,) = source.storage.get_episode_metadata([episode.id])
+            try:
+                writer.add(_from_minari(episode, stored.get("seed"), observation_space, action_space))
+            except BadEpisodeError as error:
+                if on_bad == "error":
+                    raise BadEpisodeError(f"minari:{name}, episode {episode.id}: {error}") from error
+                n_skipped += 1
+        return writer.finish(n_skipped=n_skipped)
+
+
+def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool = False) -> str:
+    """Write a dataset of ours among Minari's and return its name there.
+
+    Args:
+        path: Folder of the dataset.
+        name: Minari's name for it; None makes "gato_lite/<task>-v0".
+        overwrite: Whether Minari's dataset of that name may be replaced.
+
+    Raises:
+        ImportError: Minari is not installed.
+        FileExistsError: Minari has a dataset of that name, and `overwrite` is off.
+        TypeError: the spaces have a Sequence, a OneOf or a Graph, which Minari cannot store.
+    """
+    minari = _minari()
+    dataset = Dataset.open(path)
+    info = dataset.info
+    if name is None:
+        name = f"gato_lite/{info.task.replace('/', '-').replace(':', '-')}-v0"
+    observation_space, action_space = _storable(dataset.observation_space), _storable(dataset.action_space)
+    if name in minari.list_local_datasets():
+        if not overwrite:
+            raise FileExistsError(f"Minari has a dataset {name!r}; pass overwrite=True (--overwrite) to replace it")
+        minari.delete_dataset(name)
+    target = None
+    for index in range(dataset.n_parts):
+        buffers = list(_buffers(dataset.read_part(index), dataset))
+        if target is not None:
+            target.update_dataset_from_buffer(buffers)
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # one for each field that we leave open
+            target = minari.create_dataset_from_buffers(
+                name,
+                buffers,
+                observation_space=observation_space,
+                action_space=action_space,
+                algorithm_name=info.generator.get("policy"),
+                author=info.attribution,
+                description=info.instruction or info.task,
+                data_format="hdf5",
+                jpeg_encoding=False,
+            )
+    return name
+
+
+def _minari() -> ModuleType:
+    try:
+        import h5py  # noqa: F401  (Minari's HDF5 format)
+        import minari
+    except ImportError as error:
+        raise ImportError("Minari datasets need packages that are missing: pip install 'gato_lite[minari]'") from error
+    return minari  # type: ignore[no-any-return]  # Minari has no types
+
+
+def _task_name(source: Any, name: str) -> str:
+    known = source.env_spec
+    return name if known is None or known.additional_wrappers else ANY_GYMNASIUM + known.id
+
+
+def _from_minari(episode: Any, seed: int | None, observation_space: AnySpace, action_space: AnySpace) -> Episodes:
+    lengths = np.array([len(episode.rewards)], np.int64)
+    if not lengths[0]:
+        raise BadEpisodeError("the episode is empty: expected at least one step")
+    rewards = np.asarray(episode.rewards, np.float32)
+    if not np.isfinite(rewards).all():
+        step = int(np.argmin(np.isfinite(rewards)))
+        raise BadEpisodeError(f"reward, step {step}: expected a finite number, got {rewards[step]}")
+    infos = episode.infos or {}
+    success = next((infos[key] for key in ("is_success", "success") if key in infos), None)
+    return Episodes(
+        observations=_columns("observation", observation_space, episode.observations, int(lengths[0]) + 1),
+        actions=_columns("action", action_space, episode.actions, int(lengths[0])),
+        rewards=rewards,
+        terminated=np.array([bool(episode.terminations[-1])]),
+        truncated=np.array([bool(episode.truncations[-1])]),
+        lengths=lengths,
+        seeds=np.array([-1 if seed is None else seed], np.int64),
+        success=None if success is None else np.array([bool(np.asarray(success).reshape(-1)[-1])]),
+    )
+
+
+def _columns(role: Role, space: AnySpace, values: Any, n_values: int) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    keys = leaf_keys(space)
+    for path, leaf in leaf_spaces(space).items():
+        found = values
+        for key in keys[path]:
+            found = found[key]
+        if len(found) != n_values:
+            raise BadEpisodeError(f"{column_name(role, path)}: expected {n_values} values, got {len(found)}")
+        try:
+            columns[path] = stack(leaf, found, role)
+        except BadValue as error:
+            raise BadEpisodeError(f"{column_name(role, path)}, step {error.step}: {error}") from error
+    return columns
+
+
+def _storable(space: AnySpace) -> AnySpace:
+    """`space` with every space of strings as a `Text`, the only one Minari knows."""
+    match space:
+        case spaces.Dict():
+            return spaces.Dict({key: _storable(child) for key, child in space.spaces.items()})
+        case spaces.Tuple():
+            return spaces.Tuple([_storable(child) for child in space.spaces])
+        case spaces.Sequence() | spaces.OneOf() | spaces.Graph():
+            raise TypeError(f"Minari stores no {type(space).__name__} space, got {space}")
+    if is_text(space) and not isinstance(space, spaces.Text):
+        return spaces.Text(2**16, min_length=0, charset="".join(map(chr, range(1, 0xD800))))
+    return space
+
+
+def _buffers(episodes: Episodes, dataset: Dataset) -> Iterator[Any]:
+    from minari.data_collector import EpisodeBuffer
+
+    stop = np.cumsum(episodes.lengths)
+    for index, length in enumerate(episodes.lengths.tolist()):
+        first = int(stop[index]) - length
+        seen = slice(first + index, first + index + length + 1)
+        ended = np.arange(length) == length - 1
+        infos: dict[str, npt.NDArray[np.bool_]] = {}
+        if episodes.success is not None:
+            infos["success"] = np.append(np.zeros(length, np.bool_), episodes.success[index])
+        yield EpisodeBuffer(
+            seed=None if episodes.seeds[index] < 0 else int(episodes.seeds[index]),
+            observations=_nested(dataset.observation_space, episodes.observations, seen),
+            actions=_nested(dataset.action_space, episodes.actions, slice(first, first + length)),
+            rewards=episodes.rewards[first : first + length].tolist(),
+            terminations=(ended & episodes.terminated[index]).tolist(),
+            truncations=(ended & episodes.truncated[index]).tolist(),
+            infos=infos,
+        )
+
+
+def _nested(space: AnySpace, columns: Mapping[str, Column], rows: slice, path: tuple[str, ...] = ()) -> Any:
+    """Columns by leaf path as the nesting of dictionaries and tuples that Minari stores."""
+    match space:
+        case spaces.Dict():
+            return {k: _nested(child, columns, rows, (*path, escape_key(k))) for k, child in space.spaces.items()}
+        case spaces.Tuple():
+            return tuple(_nested(child, columns, rows, (*path, str(i))) for i, child in enumerate(space.spaces))
+    return columns["/".join(path)][rows]
