@@ -10,7 +10,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a `name` that is not among the `known` names of that `kind`."""
     names = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in names}
-    lowered.update({candidate.lower().rsplit("/", 1)[-1]: candidate for candidate in names if "/" in candidate})
+    for candidate in names:  # a name without its folder will do, where no other name is just that
+        lowered.setdefault(candidate.lower().rsplit("/", 1)[-1], candidate)
     close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(dict.fromkeys(lowered[c] for c in close))}?" if close else ""
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")

@@ -18,8 +18,10 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 from gato_lite import __version__
@@ -63,6 +65,7 @@ _GROUPS: Final = {name.split()[0] for name in COMMANDS if " " in name}
 
 _EXTRA_OF: Final = {
     "ale_py": "atari",
+    "box2d": "control",
     "gymnasium_robotics": "control",
     "h5py": "minari",
     "imageio_ffmpeg": "video",
@@ -76,6 +79,8 @@ _EXTRA_OF: Final = {
 }
 """The extra that brings a package."""
 _BOX: Final = re.compile(r"\x1b\[[0-9;]*m|[─│╭╮╰╯├┤]")
+_RAISED: Final = re.compile(r'File "([^"]+)", line \d+, in .+\n +(raise\b)?')
+"""Each frame of a traceback: its file, and whether it stands at a `raise`."""
 
 
 class UsageError(ValueError):
@@ -89,8 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; None takes those of this process.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output, where answers stand
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without emoji is no reason to stop
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -104,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message, code = told
         print_error(message)
-        return code
+    return code
 
 
 def _dispatch(args: list[str]) -> int:
@@ -203,10 +212,10 @@ def _unboxed(text: str) -> str:
     """What stands in the box that tyro draws around an error, without the hint at its end."""
     lines = []
     for line in text.splitlines()[1:]:  # the first is the box's title
-        bare = _BOX.sub(" ", line).strip(" |+-") if not line.strip(" |+-─│╭╮╰╯") else _BOX.sub(" ", line).strip(" |")
+        bare = _BOX.sub(" ", line).strip(" |")
         if bare.startswith("For full helptext"):
             break
-        lines.append(bare or ";")
+        lines.append(bare if any(map(str.isalnum, bare)) else ";")  # a rule between two messages
     return re.sub(r"[ ;]*;[ ;]*", "; ", one_line("\n".join(lines))).strip("; ")
 
 
@@ -221,10 +230,27 @@ def _explain(error: Exception) -> tuple[str, int] | None:
         return str(error), WRONG_INPUT
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if "gymnasium.error.Error" in names:  # an unknown environment, or one whose package is missing
-        return str(error), WRONG_INPUT
-    if type(error).__module__.startswith("gato_lite."):  # such as TrainingStoppedError: told in our own words
+        extras = {extra for package, extra in _EXTRA_OF.items() if package.replace("_py", "") in str(error).lower()}
+        return "; or: ".join(
+            [str(error), *(f"pip install 'gato_lite[{extra}]'" for extra in sorted(extras))]
+        ), WRONG_INPUT
+    if isinstance(error, RuntimeError) and _is_ours(error):  # such as TrainingStoppedError, or a worker that died
         return str(error), FAILED
+    if isinstance(error, TypeError) and _is_ours(error):  # a space or value of a kind that has no tokens
+        return str(error), WRONG_INPUT
     return None
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a `raise` in this package made the error, so that its words are meant for the user.
+
+    What a worker process raised carries its own traceback as the cause.
+    """
+    cause = error.__cause__
+    remote = cause is not None and type(cause).__name__ == "_RemoteTraceback"
+    trace = str(cause) if remote else "".join(traceback.format_tb(error.__traceback__))
+    raised = _RAISED.findall(trace)
+    return bool(raised) and raised[-1][0].startswith(str(Path(__file__).parent.parent)) and bool(raised[-1][1])
 
 
 def _explain_import(error: ImportError) -> tuple[str, int] | None:

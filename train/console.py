@@ -93,7 +93,8 @@ def bar(what: str, unit: str) -> Iterator[OnProgress]:
 def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
     """A progress bar with the time left; takes the share that is done, in [0, 1], and a text.
 
-    It appears with the first call. Where standard error is no terminal, it is a line every `LINE_EVERY_S` seconds.
+    It appears with the first call and goes when the work ends. Where standard error is no terminal, it is a line every
+    `LINE_EVERY_S` seconds.
     """
     if not sys.stderr.isatty():
         yield _Lines(what).show
@@ -107,9 +108,10 @@ def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
         TaskProgressColumn(),
         TextColumn("{task.fields[text]}"),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, refresh_per_second=2, transient=True) as progress:
         task = progress.add_task(what, total=1.0, text="", visible=False)
         yield lambda done, text: progress.update(task, completed=done, text=text, visible=True)
 

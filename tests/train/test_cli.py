@@ -11,10 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import gato_lite
+from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.train import cli
 from gato_lite.train.cli import COMMANDS, main
 
@@ -190,6 +194,30 @@ def test_a_bug_keeps_its_traceback(monkeypatch, bug):
         main(["doctor"])
 
 
+def test_what_our_own_code_raises_is_one_line(capsys, monkeypatch):
+    class Odd(gym.Space):
+        pass
+
+    monkeypatch.setattr(cli, "_dispatch", lambda _: SpaceTokenizer(Odd()))
+    assert "Odd" in refused(capsys, "doctor")
+    monkeypatch.setattr(cli, "_dispatch", lambda _: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError):  # torch raised it: a bug
+        main(["doctor"])
+
+
+@pytest.mark.parametrize("line, ours", [("raise RuntimeError(", True), ("torch.mm(a, b)", False)])
+def test_what_a_worker_raised(line, ours):
+    class _RemoteTraceback(Exception):  # noqa: N818 - as multiprocessing names it
+        pass
+
+    file = Path(cli.__file__).parent.parent / "envs" / "blocks.py"
+    error = RuntimeError("the expert failed too often")
+    error.__cause__ = _RemoteTraceback(
+        f'  File "x.py", line 1, in run\n    f()\n  File "{file}", line 2, in f\n    {line}\n'
+    )
+    assert cli._explain(error) == (("the expert failed too often", 1) if ours else None)
+
+
 def test_ctrl_c_is_one_line(capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -296,6 +324,81 @@ def test_pictures_of_ones_own(capsys, tmp_path):
     assert told(capsys, "data", "import", tmp_path, "--out", out, "--size", 16)[0] == 0
     assert told(capsys, "train", "quick", "--data", f"{out}=0.5", "--out", run, "--steps", 2)[0] == 0
     assert told(capsys, "prompt", run, "--image", tmp_path / "red.png", "--max-tokens", 2)[0] == 0
+
+
+def test_tasks(capsys):
+    code, out, err = told(capsys, "tasks", "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert len(rows) >= 20
+    assert set(rows[0]) == {"name", "suite", "modality", "has_expert", "installed", "install", "random", "expert"}
+    code, out, _ = told(capsys, "tasks", "--suite", "toy")
+    assert code == 0
+    assert all(line.startswith("toy/") for line in out.splitlines()[1:])
+    assert [row["name"] for row in json.loads(told(capsys, "tasks", "*Lake", "--json")[1])] == ["toy/FrozenLake"]
+    assert refused(capsys, "tasks", "--suite", "toys").startswith("Unknown suite 'toys'. Did you mean toy?")
+    assert "Did you mean classic/CartPole" in refused(capsys, "tasks", "classic/CartPol")
+
+
+def test_record(capsys, tmp_path):
+    out = tmp_path / "data"
+    words = ["record", "toy/FrozenLakeNotSlippery", "gym:CartPole-v1", "--workers", 1, "--out", out]
+    code, written, _ = told(capsys, *words, "--episodes", 3)
+    assert code == 0
+    assert written.splitlines()[0] == f"{out / 'toy-FrozenLakeNotSlippery'}: 3 episodes, 18 timesteps"
+    before = (out / "gym-CartPole-v1" / "dataset.json").stat()
+    assert told(capsys, *words, "--episodes", 3)[0] == 0  # all there already
+    assert (out / "gym-CartPole-v1" / "dataset.json").stat() == before
+    assert "--overwrite" in refused(capsys, *words, "--episodes", 4)
+    assert told(capsys, *words, "--episodes", 4, "--overwrite")[0] == 0
+    code, written, _ = told(capsys, "data", "info", out)
+    assert code == 0
+    assert written.splitlines()[1].split()[1:4] == ["gym:CartPole-v1", "control", "4"]
+    assert json.loads(told(capsys, "data", "info", out, "--json")[1])[1]["task"] == "toy/FrozenLakeNotSlippery"
+    assert "Discrete(16)" in told(capsys, "data", "info", out / "toy-FrozenLakeNotSlippery")[1]
+    assert "at least one episode" in refused(capsys, *words, "--episodes", 0)
+    assert "at least one task" in refused(capsys, "record", "--out", out)
+    message = refused(capsys, "record", "gym:CartPol-v1", "--out", out)
+    assert message.startswith("Unknown Gymnasium environment 'CartPol-v1'. Did you mean CartPole-v1")
+
+
+def test_a_missing_extra_gives_its_command(capsys, monkeypatch, run, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    command = "pip install 'gato_lite[babyai]'"
+    assert command in refused(capsys, "record", "babyai/GoToObj", "--out", tmp_path / "data")
+    assert command in refused(capsys, "eval", run, "--tasks", "babyai/GoToObj")
+    assert command in told(capsys, "tasks", "--suite", "babyai")[1]
+
+
+def test_episodes_of_ones_own(capsys, tmp_path):
+    """An environment with its own policy: recorded, trained on, evaluated, shown."""
+    data, run, scores = tmp_path / "mine", tmp_path / "run", tmp_path / "scores.json"
+    gato_lite.record(gym.make("CartPole-v1"), lambda seen: int(seen[2] > 0), episodes=4, out=data, seed=0)
+    assert told(capsys, "train", "quick", "--data", f"{data}=2", "--out", run, "--steps", 2)[0] == 0
+    words = ["eval", run, "--episodes", 2, "--workers", 1]
+    code, out, _ = told(capsys, *words, "--json", scores)
+    assert code == 0
+    assert out.splitlines()[1].startswith("gym:CartPole-v1")
+    assert json.loads(scores.read_text())["tasks"]["gym:CartPole-v1"]["episodes"] == 2
+    assert "scores.json: already there" in refused(capsys, *words, "--json", scores)
+    code, out, err = told(capsys, *words, "--tasks", "classic/CartPole", "--json", "-")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["suites"]["classic"]["n_tasks"] == 1
+    assert "evaluation seeds begin at" in refused(capsys, *words, "--seed", 3)
+    assert "Unknown task 'cartpol'" in refused(capsys, *words, "--tasks", "cartpol")
+    code, out, _ = told(capsys, "inspect", run, "--json")
+    assert [stream["name"] for stream in json.loads(out)] == ["gym:CartPole-v1"]
+    assert "discrete" in told(capsys, "inspect", data)[1]
+    assert "Unknown trained task" in refused(capsys, "inspect", run, "--tasks", "other")
+
+
+def test_films(capsys, run, tmp_path):
+    words = ["eval", run, "--tasks", "toy/FrozenLakeNotSlippery", "--episodes", 1, "--workers", 1, "--video", tmp_path]
+    code, _, err = told(capsys, *words)
+    assert (code, err) == (0, f"{tmp_path}: 1 film\n")
+    film = tmp_path / "toy-FrozenLakeNotSlippery.mp4"
+    assert film.stat().st_size > 1000
+    assert f"{film}: already there" in refused(capsys, *words)
 
 
 def test_repeated_options_are_gathered():

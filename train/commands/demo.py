@@ -8,6 +8,8 @@ from typing import Annotated, Final
 
 from tyro.conf import arg
 
+from gato_lite.train.console import print_note
+
 EXAMPLE: Final = "gato-lite demo --out runs/demo --minutes 10"
 
 
@@ -26,10 +28,16 @@ class Options:
     """Replace the demo that is in DIR."""
 
 
-def run(options: Options) -> None:
-    """Runs the demo."""
+def run(options: Options) -> int:
+    """Runs the demo; the exit code of a signal that stopped its training."""
     from gato_lite.train.demo import run_demo
+    from gato_lite.train.loop import Interrupted
 
     if not options.minutes > 0:
         raise ValueError(f"expected a positive number of minutes, got --minutes {options.minutes}")
-    run_demo(options.out, minutes=options.minutes, overwrite=options.overwrite)
+    try:
+        run_demo(options.out, minutes=options.minutes, overwrite=options.overwrite)
+    except Interrupted as end:
+        print_note(f"gato-lite: stopped; the model so far is saved in {options.out / 'run'}")
+        return int(str(end.code))
+    return 0

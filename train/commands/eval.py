@@ -13,6 +13,7 @@ from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.train.console import (
     answer_only,
     bar,
+    print_json,
     print_note,
     print_table,
     refuse_to_overwrite,
@@ -21,6 +22,7 @@ from gato_lite.train.console import (
 )
 
 if TYPE_CHECKING:
+    from gato_lite.envs.catalogue import Task
     from gato_lite.train.evaluate import Scores
 
 EXAMPLE: Final = "gato-lite eval runs/first --tasks classic/CartPole --episodes 20 --json scores.json --video films"
@@ -54,45 +56,72 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Plays the episodes and prints the scores."""
-    files = [] if options.json is None or options.json == STDOUT else [options.json]
-    films = [] if options.video is None else sorted(options.video.glob("*.mp4"))
-    refuse_to_overwrite([*files, *films], overwrite=options.overwrite)
-    from gato_lite.train.cores import usable_cores
-    from gato_lite.train.evaluate import evaluate_run
-
-    tasks = list(options.tasks) or _known_tasks(options.run)
-    with answer_only(), bar("evaluating", "episodes") as show:
-        scores = evaluate_run(
-            options.run,
-            tasks,
-            episodes=options.episodes,
-            seed=options.seed,
-            workers=options.workers if options.workers is not None else min(usable_cores(), 8),
-            video=options.video,
-            on_progress=show,
-        )
-    if options.json == STDOUT:
-        print(to_json(scores))
-        return
-    if options.json is not None:
-        write_whole(options.json, to_json(scores) + "\n")
-    _print_scores(scores)
-
-
-def _known_tasks(run: Path) -> Sequence[str]:
-    """The run's tasks that can be made anew; says which cannot."""
+    """Plays the episodes and prints the scores, then films."""
     from gato_lite.envs.catalogue import find_tasks
     from gato_lite.run import read_run_config
 
+    trained = [task.name for task in read_run_config(options.run).tasks]
+    tasks = find_tasks(options.tasks or _known_tasks(options.run, trained))
+    _check_outputs(options, tasks)
+    from gato_lite.train.cores import usable_cores
+    from gato_lite.train.evaluate import evaluate_run
+
+    with answer_only(), bar("evaluating", "episodes") as show:
+        scores = evaluate_run(
+            options.run,
+            [task.name for task in tasks],
+            episodes=options.episodes,
+            seed=options.seed,
+            workers=options.workers if options.workers is not None else min(usable_cores(), 8),
+            on_progress=show,
+        )
+    if options.json == STDOUT:
+        print_json(scores)
+    else:
+        if options.json is not None:
+            write_whole(options.json, to_json(scores) + "\n")
+        _print_scores(scores)
+    if options.video is not None:
+        _film(options.run, tasks, options.video, options.seed)
+
+
+def _check_outputs(options: Options, tasks: Sequence[Task]) -> None:
+    """Checks what the work would fail at only after an hour."""
+    files = [] if options.json is None or options.json == STDOUT else [options.json]
+    if options.video is not None:
+        from gato_lite.envs.film import ffmpeg
+        from gato_lite.train.films import film_name
+
+        ffmpeg()
+        files += [options.video / film_name(task.name) for task in tasks]
+    refuse_to_overwrite(files, overwrite=options.overwrite)
+    for task in tasks:
+        if not task.installed:
+            raise ImportError(f"task '{task.name}' needs packages that are not installed: {task.install}")
+
+
+def _film(run: Path, tasks: Sequence[Task], folder: Path, seed: int) -> None:
+    from gato_lite.run import load
+    from gato_lite.train.films import film_tasks
+
+    with answer_only(), bar("filming", "films") as show:
+        show(0, len(tasks))
+        films = film_tasks(load(run), tasks, folder, seed=seed, on_film=show)
+    print_note(f"{folder}: {len(films)} film{'s' * (len(films) != 1)}")
+
+
+def _known_tasks(run: Path, trained: Sequence[str]) -> Sequence[str]:
+    """Those of the run's tasks that can be made anew; says which cannot."""
+    from gato_lite.envs.catalogue import find_tasks
+
     known, unknown = [], []
-    for task in read_run_config(run).tasks:
+    for name in trained:
         try:
-            find_tasks([task.name])
+            find_tasks([name])
         except ValueError:
-            unknown.append(task.name)
+            unknown.append(name)
         else:
-            known.append(task.name)
+            known.append(name)
     if not known:
         what = f"only tasks of your own ({', '.join(unknown)})" if unknown else "no environment"
         raise ValueError(f"{run}: trained on {what}; name what to play with --tasks, such as gym:CartPole-v1")

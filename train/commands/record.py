@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from tyro.conf import Positional, arg
 
-from gato_lite.train.console import bar
+from gato_lite.train.console import bar, print_note
 
 EXAMPLE: Final = """\
 gato-lite record classic/CartPole 'toy/*' --episodes 100 --out data
@@ -39,33 +39,35 @@ class Options:
     """Replace the datasets that are there."""
 
 
-def run(options: Options) -> None:
-    """Records, with a progress bar for each task."""
+def run(options: Options) -> int:
+    """Records, with one progress bar for all tasks."""
     from gato_lite.envs.catalogue import find_tasks
-    from gato_lite.envs.record import record_task
+    from gato_lite.envs.dataset import Dataset
+    from gato_lite.envs.record import record_tasks
     from gato_lite.train.cores import usable_cores
 
     if not options.tasks:
         raise ValueError("expected at least one task to record; `gato-lite tasks` lists them")
-    workers = usable_cores() if options.workers is None else options.workers
-    for task in find_tasks(options.tasks):
-        out = options.out / folder_name(task.name)
-        with bar(task.name, "episodes") as show:
-            dataset = record_task(
-                task.name,
-                options.episodes,
-                out,
-                workers=workers,
+    if options.episodes < 1:
+        raise ValueError(f"expected at least one episode of each task, got --episodes {options.episodes}")
+    wanted = {task.name: options.episodes for task in find_tasks(options.tasks)}
+    with bar("recording", "episodes") as show:
+        show(0, options.episodes * len(wanted))
+        try:
+            folders = record_tasks(
+                wanted,
+                options.out,
+                workers=usable_cores() if options.workers is None else options.workers,
                 seed=options.seed,
                 on_bad=options.on_bad,
                 overwrite=options.overwrite,
-                progress=show,
+                on_progress=show,
             )
-        info = dataset.info
+        except KeyboardInterrupt:
+            print_note(f"gato-lite: interrupted; {options.out} keeps what is whole, the same command goes on there")
+            return 130
+    for folder in folders.values():
+        info = Dataset.open(folder).info
         left_out = f", {info.n_failed} failed and {info.n_skipped} bad left out" * bool(info.n_failed + info.n_skipped)
-        print(f"{out}: {info.n_rows:,} episodes, {info.n_timesteps:,} timesteps{left_out}")
-
-
-def folder_name(task: str) -> str:
-    """A task's name as the name of a folder or a film: `babyai/GoToObj` is `babyai-GoToObj`."""
-    return task.replace("/", "-").replace(":", "-")
+        print(f"{folder}: {info.n_rows:,} episodes, {info.n_timesteps:,} timesteps{left_out}")
+    return 0

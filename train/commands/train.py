@@ -60,9 +60,13 @@ def run(options: Options) -> int:
     minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
     length = Length(steps=options.steps, minutes=minutes)
     data = weighted(options.data)
+    last: Progress | None = None
     with share_bar("training") as show:
+        show(0.0, "reading the data")
 
         def on_progress(now: Progress) -> None:
+            nonlocal last
+            last = now
             show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
 
         try:
@@ -78,5 +82,8 @@ def run(options: Options) -> int:
         except Interrupted as end:
             print_note(f"gato-lite: stopped and saved in {options.out}; the same command with --resume goes on")
             return int(str(end.code))
-    print(f"{options.out}: trained; next: gato-lite eval {options.out}")
+    so_far = (
+        "" if last is None else f" for {last.step:,} steps, {last.elapsed_s / 60:.1f} minutes, to loss {last.loss:.3f}"
+    )
+    print(f"{options.out}: trained{so_far}; next: gato-lite eval {options.out}")
     return 0
