@@ -10,9 +10,9 @@ Needs the extra: pip install 'gato_lite[minari]'. Only datasets that Minari has 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,13 @@ from gato_lite.envs.episodes import BadEpisodeError, Episodes
 from gato_lite.envs.format import versions
 from gato_lite.envs.writer import About, DatasetWriter
 from gato_lite.names import unknown_name
-from gato_lite.spaces import AnySpace, escape_key, is_text, leaf_keys, leaf_spaces
+from gato_lite.spaces import AnySpace, FreeText, escape_key, is_text, leaf_keys, leaf_spaces
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+ANY_TEXT: Final = spaces.Text(2**16, min_length=0, charset="".join(map(chr, range(1, 0xD800))))
+"""What stands for a space of any strings among Minari's."""
 
 
 def import_minari(
@@ -60,7 +63,9 @@ def import_minari(
     if name not in known:
         raise ValueError(unknown_name("Minari dataset", name, known) + f"; `minari download {name}` fetches one")
     source = minari.load_dataset(name)
-    observation_space, action_space = source.observation_space, source.action_space
+    observation_space, action_space = (
+        _with_leaves(space, _restored) for space in (source.observation_space, source.action_space)
+    )
     about = About(
         task=_task_name(source, name),
         spec=TokenSpec() if spec is None else spec,
@@ -99,7 +104,9 @@ def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool 
     info = dataset.info
     if name is None:
         name = f"gato_lite/{info.task.replace('/', '-').replace(':', '-')}-v0"
-    observation_space, action_space = _storable(dataset.observation_space), _storable(dataset.action_space)
+    observation_space, action_space = (
+        _with_leaves(space, _storable) for space in (dataset.observation_space, dataset.action_space)
+    )
     if name in minari.list_local_datasets():
         if not overwrite:
             raise FileExistsError(f"Minari has a dataset {name!r}; pass overwrite=True (--overwrite) to replace it")
@@ -179,17 +186,24 @@ def _columns(role: Role, space: AnySpace, values: Any, n_values: int) -> dict[st
 
 
 def _storable(space: AnySpace) -> AnySpace:
-    """`space` with every space of strings as a `Text`, the only one Minari knows."""
+    """A leaf with a space of strings as a `Text`, the only one Minari knows."""
+    if isinstance(space, spaces.Sequence | spaces.OneOf | spaces.Graph):
+        raise TypeError(f"Minari stores no {type(space).__name__} space, got {space}")
+    return ANY_TEXT if is_text(space) and not isinstance(space, spaces.Text) else space
+
+
+def _restored(space: AnySpace) -> AnySpace:
+    """A leaf as it was before `_storable`."""
+    return FreeText() if space == ANY_TEXT else space
+
+
+def _with_leaves(space: AnySpace, change: Callable[[AnySpace], AnySpace]) -> AnySpace:
     match space:
         case spaces.Dict():
-            return spaces.Dict({key: _storable(child) for key, child in space.spaces.items()})
+            return spaces.Dict({key: _with_leaves(child, change) for key, child in space.spaces.items()})
         case spaces.Tuple():
-            return spaces.Tuple([_storable(child) for child in space.spaces])
-        case spaces.Sequence() | spaces.OneOf() | spaces.Graph():
-            raise TypeError(f"Minari stores no {type(space).__name__} space, got {space}")
-    if is_text(space) and not isinstance(space, spaces.Text):
-        return spaces.Text(2**16, min_length=0, charset="".join(map(chr, range(1, 0xD800))))
-    return space
+            return spaces.Tuple([_with_leaves(child, change) for child in space.spaces])
+    return change(space)
 
 
 def _buffers(episodes: Episodes, dataset: Dataset) -> Iterator[Any]:
