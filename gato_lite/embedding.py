@@ -87,7 +87,7 @@ def to_tensors(tokens: Tokens, *, patch_id: int, chunk_id: int, generator: np.ra
             pixels = tokens.pixels[starts[members][:, None] + np.arange(int(shape.prod()))]
         groups.append(
             PatchGroup(
-                pixels=torch.from_numpy(np.ascontiguousarray(pixels).reshape(len(members), *shape.tolist())),
+                pixels=torch.from_numpy(np.require(pixels, None, ["C", "W"]).reshape(len(members), *shape.tolist())),
                 rows=torch.from_numpy(rows[members]),
                 places=torch.from_numpy(places[members]),
             )
@@ -96,7 +96,7 @@ def to_tensors(tokens: Tokens, *, patch_id: int, chunk_id: int, generator: np.ra
         ids=torch.from_numpy(tokens.ids.astype(np.int64)),
         local=torch.from_numpy(tokens.local.astype(np.int64)),
         patch_groups=tuple(groups),
-        chunks=torch.from_numpy(np.ascontiguousarray(tokens.chunks)),
+        chunks=torch.from_numpy(np.require(tokens.chunks, None, ["C", "W"])),
         chunk_rows=torch.from_numpy(np.flatnonzero(tokens.ids == chunk_id)),
     )
 

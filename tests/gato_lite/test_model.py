@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from gymnasium import spaces
+
+from gato_lite.config import GatoConfig
+from gato_lite.generate import picture_tokens
+from gato_lite.model import MODALITIES, Gato, StreamTensors, stream_tensors
+from gato_lite.sequence import Document, Stream, concatenate, lay_out, plain
+from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.tokenizers.vocabulary import Vocabulary
+
+OBSERVATION = spaces.Dict(goal=spaces.Box(-1, 1, (40,)), grid=spaces.Box(0, 255, (7, 7, 3), np.uint8))
+
+
+def documents(vocabulary: Vocabulary, seed: int = 0) -> list[Document]:
+    """Three of control (one with bins, two with integers), one picture with a caption, one of text."""
+    generator = np.random.default_rng(seed)
+    made = []
+    OBSERVATION.seed(seed)
+    tokenizer = SpaceTokenizer(OBSERVATION, vocabulary)
+    for ids_range, n in ((vocabulary.bin_ids, 3), (vocabulary.discrete_ids, 1), (vocabulary.discrete_ids, 2)):
+        runs = []
+        for _ in range(n):
+            actions = generator.integers(ids_range.start, ids_range.stop, 2).astype(np.int32)
+            runs += [tokenizer.encode(OBSERVATION.sample()), plain(actions)]
+        tokens = concatenate(runs)
+        target = (tokens.ids >= vocabulary.bin_ids.start) & (tokens.ids < vocabulary.discrete_ids.stop)
+        made.append(Document(tokens=tokens, target=target, labels=tokens.ids, task=len(made)))
+    text = [*vocabulary.text.encode("the name").tolist(), vocabulary.end]
+    shown = picture_tokens(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8), vocabulary)
+    captioned = concatenate([shown, plain(text)])
+    made.append(Document(tokens=captioned, target=captioned.ids != vocabulary.patch, labels=captioned.ids, task=3))
+    written = plain([vocabulary.end, *text])
+    made.append(Document(tokens=written, target=np.arange(len(written)) > 0, labels=written.ids, task=4))
+    return made
+
+
+def stream_of(gato: Gato, made: list[Document]) -> StreamTensors:
+    return stream_tensors(lay_out(made), gato.vocabulary, None)
+
+
+def test_a_loss_is_that_of_full_logits_within_the_modality(gato: Gato) -> None:
+    made = documents(gato.vocabulary)
+    losses = gato.loss(stream_of(gato, made))
+    stream = lay_out(made)
+    vocabulary = gato.vocabulary
+    logits = gato.logits(gato(stream_of(gato, made)))  # (T, V)
+    ranges = ([*vocabulary.text_ids, vocabulary.end], list(vocabulary.bin_ids), list(vocabulary.discrete_ids))
+    nats = [[], [], []]  # type: list[list[torch.Tensor]]
+    tasks: list[list[int]] = [[], [], []]
+    for row in np.flatnonzero(stream.target):
+        label = int(stream.labels[row])
+        modality = next(index for index, ids in enumerate(ranges) if label in ids)
+        within = logits[row - 1, ranges[modality]]
+        nats[modality].append(F.cross_entropy(within[None], torch.tensor([ranges[modality].index(label)])))
+        tasks[modality].append(int(stream.tasks[np.searchsorted(stream.offsets, row, side="right") - 1]))
+    assert [group.modality for group, _ in losses.groups] == [0, 1, 2]
+    for group, found in losses.groups:
+        torch.testing.assert_close(found, torch.stack(nats[group.modality]))
+        assert group.tasks.tolist() == tasks[group.modality]
+        assert not found.requires_grad
+    torch.testing.assert_close(losses.mean, torch.stack([nat for part in nats for nat in part]).mean())
+    assert losses.mean.requires_grad
+
+
+def test_relabelled_actions_are_read_as_taken_and_asked_as_labelled(gato: Gato) -> None:
+    taken = documents(gato.vocabulary)[1]
+    better = replace(
+        taken, labels=np.where(taken.target, gato.vocabulary.discrete_ids[9], taken.labels).astype(np.int32)
+    )
+    group, _ = gato.loss(stream_of(gato, [better])).groups[0]
+    assert group.classes.tolist() == [9, 9]
+    assert torch.equal(gato(stream_of(gato, [better])), gato(stream_of(gato, [taken])))
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "dense"])
+def test_nothing_leaks_between_documents(gato: Gato, backend: str) -> None:
+    """Every document is changed in turn; no hidden state of another one moves by a bit."""
+    made, others = documents(gato.vocabulary), documents(gato.vocabulary, seed=1)
+    ordered = sorted(range(len(made)), key=lambda index: len(made[index].tokens))
+    stream = stream_of(gato, made)
+    before = gato(stream, backend)  # type: ignore[arg-type]
+    for changed in range(len(made)):
+        assert len(made[changed].tokens) == len(others[changed].tokens)
+        after = gato(stream_of(gato, [*made[:changed], others[changed], *made[changed + 1 :]]), backend)  # type: ignore[arg-type]
+        for place, index in enumerate(ordered):
+            part = slice(stream.offsets[place], stream.offsets[place + 1])
+            if index != changed:
+                assert torch.equal(before[part], after[part])
+            elif changed < 4:
+                assert not torch.allclose(before[part], after[part])
+
+
+def test_no_gradient_leaks_between_documents(gato: Gato) -> None:
+    made = documents(gato.vocabulary)
+    stream = stream_of(gato, made)
+    x = gato.embedding(stream.tokens).detach().requires_grad_()
+    hidden = gato.transformer(
+        x, stream.positions, lambda _layer, q, k, v: torch.ops.aten.clone(_attend(q, k, v, stream.offsets))
+    )
+    part = slice(int(stream.offsets[2]), int(stream.offsets[3]))
+    hidden[part].square().sum().backward()
+    assert x.grad is not None
+    outside = torch.ones(len(x), dtype=torch.bool)
+    outside[part] = False
+    assert not x.grad[outside].any()
+    assert x.grad[part].any()
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, offsets: np.ndarray) -> torch.Tensor:
+    from gato_lite.attention import attend
+
+    return attend(q, k, v, offsets)
+
+
+def test_a_document_alone_is_as_in_a_stream(gato: Gato) -> None:
+    made = documents(gato.vocabulary)
+    stream = stream_of(gato, made)
+    hidden = gato(stream)
+    for place, document in enumerate(sorted(made, key=lambda document: len(document.tokens))):
+        part = slice(stream.offsets[place], stream.offsets[place + 1])
+        torch.testing.assert_close(hidden[part], gato(stream_of(gato, [document])), atol=1e-5, rtol=1e-5)
+
+
+def test_backends_agree_on_the_model(gato: Gato) -> None:
+    stream = stream_of(gato, documents(gato.vocabulary))
+    torch.testing.assert_close(gato(stream, "sdpa"), gato(stream, "dense"), atol=1e-5, rtol=1e-5)
+    gradients = []
+    for backend in ("sdpa", "dense"):
+        gato.zero_grad()
+        gato.loss(stream, backend).mean.backward()  # type: ignore[arg-type, no-untyped-call]
+        gradients.append([p.grad.clone() for p in gato.parameters() if p.grad is not None])
+    gato.zero_grad()
+    assert len(gradients[0]) > 15
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_positions_begin_anew_in_every_document(gato: Gato) -> None:
+    stream = stream_of(gato, documents(gato.vocabulary))
+    expected = [place for length in np.diff(stream.offsets) for place in range(length)]
+    assert stream.positions.tolist() == expected
+
+
+def test_classes_at_both_ends_of_every_range(vocabulary: Vocabulary) -> None:
+    ids = [
+        vocabulary.text_ids[0],
+        vocabulary.text_ids[-1],
+        vocabulary.end,
+        vocabulary.bin_ids[0],
+        vocabulary.bin_ids[-1],
+        vocabulary.discrete_ids[0],
+        vocabulary.discrete_ids[-1],
+    ]
+    tokens = plain([vocabulary.separator, *ids])
+    document = Document(tokens=tokens, target=np.arange(8) > 0, labels=tokens.ids)
+    groups = stream_tensors(lay_out([document]), vocabulary, None).targets
+    assert [group.classes.tolist() for group in groups] == [[0, 4095, 4096], [0, 1023], [0, 1023]]
+    assert [group.rows.tolist() for group in groups] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert MODALITIES == ("text", "continuous", "discrete")
+
+
+def test_targets_that_cannot_be(vocabulary: Vocabulary) -> None:
+    tokens = plain([vocabulary.separator, vocabulary.patch])
+    document = Document(tokens=tokens, target=np.array([False, True]), labels=tokens.ids)
+    with pytest.raises(ValueError, match="targets must be text, bins or discrete values, got patch"):
+        stream_tensors(lay_out([document]), vocabulary, None)
+    first = Document(tokens=plain([5, 6]), target=np.array([True, True]), labels=np.array([5, 6], np.int32))
+    with pytest.raises(ValueError, match="the first token of a document has nothing before it"):
+        stream_tensors(lay_out([first]), vocabulary, None)
+
+
+def test_a_stream_without_targets(gato: Gato) -> None:
+    tokens = plain([5, 6])
+    document = Document(tokens=tokens, target=np.zeros(2, np.bool_), labels=tokens.ids)
+    with pytest.raises(ValueError, match="a training stream needs at least one target token"):
+        gato.loss(stream_of(gato, [document]))
+
+
+def test_weights_are_a_function_of_the_seed(make: Callable[..., Gato]) -> None:
+    config = make().config
+    a, b, c = (Gato(config, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["embedding.tokens.weight"], c["embedding.tokens.weight"])
+
+
+def test_a_fresh_model_knows_nothing(make: Callable[..., Gato]) -> None:
+    """Its losses are those of a uniform guess: ln 4097, ln 1024, ln 1024."""
+    fresh = Gato(GatoConfig.preset("lite-1m", context_length=64))
+    for group, nats in fresh.loss(stream_of(fresh, documents(fresh.vocabulary))).groups:
+        n_class = (4097, 1024, 1024)[group.modality]
+        assert float(nats.mean()) == pytest.approx(np.log(n_class), abs=0.3)
+
+
+def test_the_vocabulary_has_to_fit() -> None:
+    expected = "vocab_size must be the vocabulary's, expected 6148, got 6149; pass GatoConfig.preset(name, vocab_size="
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        Gato(GatoConfig.preset("lite-1m", vocab_size=6149))
+
+
+@pytest.mark.parametrize(
+    "name, low, high",
+    [("lite-1m", 0.7e6, 3e6), ("lite-5m", 4e6, 9e6), ("lite-20m", 15e6, 30e6), ("gato-79m", 56e6, 100e6)],
+)
+def test_presets_have_about_the_size_of_their_name(name: str, low: float, high: float) -> None:
+    with torch.device("meta"):
+        config = GatoConfig.preset(name)
+        n_block = config.n_layer * (4 * config.d_model**2 + 2 * config.d_model * config.d_ff)
+        n_token = config.vocab_size * config.d_model
+    assert low < n_block + n_token < high
+
+
+def test_counts_of_parameters(gato: Gato) -> None:
+    assert gato.n_parameters == sum(tensor.numel() for tensor in gato.state_dict().values())
+    assert gato.n_block_parameters == 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 32) + 32
+
+
+def test_a_stream_moves_whole(gato: Gato) -> None:
+    stream = stream_of(gato, documents(gato.vocabulary))
+    moved = stream.to(torch.device("cpu"))
+    assert torch.equal(gato(moved), gato(stream))
+    assert [group.rows.tolist() for group in moved.targets] == [group.rows.tolist() for group in stream.targets]
+
+
+def test_empty_documents_are_harmless(gato: Gato) -> None:
+    made = documents(gato.vocabulary)
+    empty = Document(tokens=plain([]), target=np.zeros(0, np.bool_), labels=np.zeros(0, np.int32))
+    with_empty: Stream = lay_out([empty, *made, empty])
+    assert torch.equal(gato(stream_tensors(with_empty, gato.vocabulary, None)), gato(stream_of(gato, made)))
