@@ -100,20 +100,22 @@ def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
         yield _Lines(what).show
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[text]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
+    start = time.monotonic()
     console = Console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=2, transient=True) as progress:
-        task = progress.add_task(what, total=1.0, text="", visible=False)
-        yield lambda done, text: progress.update(task, completed=done, text=text, visible=True)
+        task = progress.add_task(what, total=1.0, text="", left="", visible=False)
+        yield lambda done, text: progress.update(
+            task, completed=done, text=text, left=_time_left(done, time.monotonic() - start), visible=True
+        )
 
 
 class _Lines:
@@ -128,8 +130,16 @@ class _Lines:
         if now - self.last < LINE_EVERY_S:
             return
         self.last = now
-        left = f"{(now - self.start) * (1 - done) / done:,.0f} s left" if done else ""
-        print_note(f"{self.what} {done:.0%}  {text}  {left}".rstrip())
+        print_note(f"{self.what} {done:.0%}  {text}  {_time_left(done, now - self.start)}".rstrip())
+
+
+def _time_left(done: float, elapsed_s: float) -> str:
+    """How long the rest takes if it goes on as it went so far."""
+    if not 0 < done < 1:
+        return ""
+    minutes, seconds = divmod(round(elapsed_s * (1 - done) / done), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:

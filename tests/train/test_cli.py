@@ -392,6 +392,21 @@ def test_episodes_of_ones_own(capsys, tmp_path):
     assert "Unknown trained task" in refused(capsys, "inspect", run, "--tasks", "other")
 
 
+def test_export_to_minari_and_back(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    out = tmp_path / "data"
+    assert told(capsys, "record", "toy/FrozenLakeNotSlippery", "--episodes", 2, "--workers", 1, "--out", out)[0] == 0
+    words = ["data", "export", out / "toy-FrozenLakeNotSlippery", "--name", "mine/lake-v0"]
+    code, written, _ = told(capsys, *words)
+    assert code == 0
+    assert written.startswith("mine/lake-v0: written; ")
+    assert "--overwrite" in refused(capsys, *words)
+    code, written, _ = told(capsys, "data", "import", "minari:mine/lake-v0", "--out", tmp_path / "back")
+    assert (code, written) == (0, f"{tmp_path / 'back'}: 2 episodes, 0 left out\n")
+    assert "expected a dataset of episodes" in refused(capsys, "data", "export", "emoji")
+
+
 def test_films(capsys, run, tmp_path):
     words = ["eval", run, "--tasks", "toy/FrozenLakeNotSlippery", "--episodes", 1, "--workers", 1, "--video", tmp_path]
     code, _, err = told(capsys, *words)

@@ -42,7 +42,7 @@ def test_a_bar_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr(console.time, "monotonic", lambda: next(times))
     with console.bar("evaluating", "episodes") as show:
         show(10, 100)  # at 1 s, and looked at again at 40 s
-        assert capsys.readouterr().err == "evaluating 10%  10/100 episodes  10.0 episodes/s  360 s left\n"
+        assert capsys.readouterr().err == "evaluating 10%  10/100 episodes  10.0 episodes/s  6:00 left\n"
 
 
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
@@ -59,6 +59,13 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "training" in terminal.getvalue()
     assert "50%" in terminal.getvalue()
     assert "step 10" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    "done, elapsed, left", [(0.0, 9.0, ""), (0.5, 61.0, "1:01 left"), (0.1, 3600.0, "9:00:00 left"), (1.0, 9.0, "")]
+)
+def test_time_left(done, elapsed, left):
+    assert console._time_left(done, elapsed) == left
 
 
 def test_a_table_is_as_wide_as_its_values(capsys):
