@@ -48,6 +48,11 @@ class EpisodeTokens:
     chunk_id: int
     """The vocabulary's chunk token."""
 
+    @property
+    def longest_timestep(self) -> int:
+        """Most tokens of a timestep, with what it repeats."""
+        return int(np.diff(self.steps).max(initial=0))
+
     def window_length(self, first: int, last: int) -> int:
         """Tokens in the window of timesteps [first, last)."""
         repeated = int(self.repeats[self.steps[first] : self.steps[first + 1]].sum())

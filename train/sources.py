@@ -4,7 +4,7 @@
 - `TextSource`     stretches of text
 - `PictureSource`  pictures with their captions
 
-To add a kind of data, write a class with the three members of `Source`.
+To add a kind of data, write a class with the two members of `Source`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from PIL import Image
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset
-from gato_lite.sequence import Document, Tokens, concatenate, plain
 from gato_lite.generate import picture_tokens
+from gato_lite.sequence import Document, Tokens, concatenate, plain
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.episodes import EpisodeTokens, tokenise_episodes, without_last
 
 PROMPT_SHARE = 0.25
 """Share of control documents that begin with a prompt (Reed et al. 2022, section 2.2)."""
+
+
+_Window = tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]
+"""Tokens, which of them are actions, and the labels."""
 
 
 class Source(Protocol):
@@ -53,7 +57,7 @@ class ControlSource:
         name: shown in logs; None takes the dataset's task.
 
     Raises:
-        ValueError: the dataset is of another kind, or one timestep of it is too long for any window.
+        ValueError: the dataset is of another kind, or has no episode.
     """
 
     def __init__(self, dataset: Dataset, vocabulary: Vocabulary, *, name: str | None = None) -> None:
@@ -68,6 +72,7 @@ class ControlSource:
         self._part_ends = np.cumsum([len(part.episodes) - 1 for part in self._parts])
         if not len(self._part_ends) or not self._part_ends[-1]:
             raise ValueError(f"dataset '{dataset.path}' has no episode; record some first")
+        self._longest = max(part.longest_timestep for part in self._parts)
 
     def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
         episodes = dataset.read_part(part)
@@ -95,18 +100,24 @@ class ControlSource:
     def draw(self, generator: np.random.Generator, context_length: int) -> Document:
         """A window of a random episode; a quarter of them after a prompt from another episode.
 
-        Episodes are drawn in proportion to the windows they fill, so that every timestep is as likely as any other
-        to be in a document.
-
         Raises:
-            ValueError: a single timestep does not fit into the context.
+            ValueError: a timestep of the dataset does not fit into the context.
         """
         budget = context_length - len(self.instruction)
-        pieces = []
+        if self._longest > budget:
+            raise ValueError(
+                f"one timestep of '{self.name}' is {self._longest} tokens, more than the {budget} that fit; raise "
+                "context_length or make its observation smaller with a TokenSpec"
+            )
+        index = int(generator.integers(self.n_episodes))
+        prompt = None
         if generator.random() < PROMPT_SHARE and self.n_episodes > 1:
-            pieces.append(self._prompt(generator, budget // 2))
-            budget -= len(pieces[0][0])
-        pieces.append(self._window(generator, budget))
+            other = (index + int(generator.integers(1, self.n_episodes))) % self.n_episodes
+            prompt = self._prompt(generator, other, budget // 2)
+        window = None if prompt is None else self._window(generator, index, budget - len(prompt[0]))
+        if prompt is None or window is None:  # beside a prompt there may be no room for a long timestep
+            prompt, window = None, self._window(generator, index, budget)
+        pieces = [piece for piece in (prompt, window) if piece is not None]
         n_before = len(self.instruction)
         return Document(
             tokens=concatenate([self.instruction, *(tokens for tokens, _, _ in pieces)]),
@@ -114,37 +125,28 @@ class ControlSource:
             labels=np.concatenate([self.instruction.ids, *(labels for _, _, labels in pieces)]),
         )
 
-    def _episode(self, generator: np.random.Generator) -> tuple[EpisodeTokens, int, int]:
-        index = int(generator.integers(self.n_episodes))
+    def _episode(self, index: int) -> tuple[EpisodeTokens, int, int]:
+        """The part of an episode, its first timestep there, and the one after its last."""
         part_index = int(np.searchsorted(self._part_ends, index, side="right"))
         part = self._parts[part_index]
         local = index - (int(self._part_ends[part_index - 1]) if part_index else 0)
         return part, int(part.episodes[local]), int(part.episodes[local + 1])
 
-    def _window(
-        self, generator: np.random.Generator, budget: int
-    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+    def _window(self, generator: np.random.Generator, index: int, budget: int) -> _Window | None:
         """A window of at most `budget` tokens: the whole episode if it fits, else from a random timestep of it."""
-        part, start, stop = self._episode(generator)
+        part, start, stop = self._episode(index)
         first, last = start, part.last_within(start, stop, budget)
         if last < stop:  # the episode is longer than the window: begin anywhere, end where the budget does
             first = int(generator.integers(start - (last - start) // 2, stop))
             first = max(first, start)
             last = part.last_within(first, stop, budget)
-        if last == first:
-            raise ValueError(
-                f"one timestep of '{self.name}' is {part.window_length(first, first + 1)} tokens, more than the "
-                f"{budget} that fit; raise context_length or make its observation smaller with a TokenSpec"
-            )
-        return part.window(first, last)
+        return None if last == first else part.window(first, last)
 
-    def _prompt(
-        self, generator: np.random.Generator, budget: int
-    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
-        """A stretch of another episode: half of the time its end, else anywhere (GATO section 2.2)."""
-        part, start, stop = self._episode(generator)
+    def _prompt(self, generator: np.random.Generator, index: int, budget: int) -> _Window | None:
+        """A stretch of an episode: half of the time its end, else anywhere (GATO section 2.2)."""
+        part, start, stop = self._episode(index)
         first = int(generator.integers(start, stop))
-        if generator.random() < 0.5:  # the latest start from which the end still fits
+        if generator.random() < 0.5:  # the earliest start from which the end still fits
             first = start
             if part.last_within(start, stop, budget) < stop:
                 limit = part.lengths[stop] - budget
@@ -152,10 +154,7 @@ class ControlSource:
                 while first < stop - 1 and part.window_length(first, stop) > budget:
                     first += 1
         last = part.last_within(first, stop, budget)
-        if last == first:
-            empty = Tokens(ids=np.zeros(0, np.int32), local=np.zeros(0, np.int16))
-            return empty, np.zeros(0, np.bool_), np.zeros(0, np.int32)
-        return part.window(first, last)
+        return None if last == first else part.window(first, last)
 
 
 class TextSource:
@@ -234,11 +233,20 @@ class PictureSource:
         self._captions = [np.concatenate([vocabulary.text.encode(caption), end]) for caption in captions]
 
     def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        """A picture and its caption, cut at the context's end."""
+        """A picture and its caption, cut at the context's end.
+
+        Raises:
+            ValueError: a picture leaves no room for a caption.
+        """
         index = int(generator.integers(len(self._pictures)))
         pixels = vary(self._pictures[index], generator) if self._augment else self._pictures[index]
         picture = picture_tokens(pixels, self._vocabulary, self._patch_size)
-        caption = self._captions[index][: max(context_length - len(picture), 0)]
+        if len(picture) >= context_length:
+            raise ValueError(
+                f"a picture of '{self.name}' is {len(picture)} tokens ({pixels.shape[0]}×{pixels.shape[1]} pixels), "
+                f"but a document is at most {context_length} with its caption; raise context_length or shrink the pictures"
+            )
+        caption = self._captions[index][: context_length - len(picture)]
         tokens = concatenate([picture, plain(caption)])
         target = np.arange(len(tokens)) >= len(picture)
         return Document(tokens=tokens, target=target, labels=tokens.ids)
@@ -265,4 +273,5 @@ def vary(picture: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.
     grey = pixels.mean(2, keepdims=True)
     pixels = grey + (pixels - grey) * generator.uniform(0.0, 1.4)
     pixels = (pixels - 127.5) * generator.uniform(0.6, 1.4) + 127.5 + generator.uniform(-38.0, 38.0, 3)
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    varied: npt.NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
+    return varied

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import gato_lite
+from gato_lite.config import TokenSpec
+from gato_lite.envs.dataset import Dataset
+from gato_lite.generate import picture_tokens
+from gato_lite.sequence import Document
+from gato_lite.spaces import FreeText
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.sources import PROMPT_SHARE, ControlSource, PictureSource, TextSource, mean_length, vary
+
+
+def draws(source: Any, n: int, context_length: int, seed: int = 0) -> list[Document]:
+    return [source.draw(np.random.default_rng([seed, index]), context_length) for index in range(n)]
+
+
+class Talk(gym.Env[Any, Any]):
+    """Observations of very different length: now and then a long one."""
+
+    observation_space = FreeText()
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.length = 0
+        return "a", {}
+
+    def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self.length += 1
+        return "12345678901234567890" if self.length == 4 else "a", 0.0, self.length == 8, False, {}
+
+
+class TestControl:
+    def test_every_document_begins_with_the_instruction(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        source = ControlSource(corridor, vocabulary)
+        instruction = vocabulary.text.encode("Follow the sign.").tolist()
+        for document in draws(source, 50, 200):
+            assert document.tokens.ids[: len(instruction)].tolist() == instruction
+            assert not document.target[: len(instruction)].any()
+        assert source.name == "corridor"
+        assert ControlSource(corridor, vocabulary, name="mine").name == "mine"
+
+    def test_targets_are_the_actions(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        for document in draws(ControlSource(corridor, vocabulary), 50, 80):
+            is_discrete = np.isin(document.tokens.ids, np.array(vocabulary.discrete_ids))
+            assert np.array_equal(document.target, is_discrete)
+            assert np.array_equal(document.labels, document.tokens.ids)
+            assert document.target[-1]
+            before = document.tokens.ids[np.flatnonzero(document.target) - 1]
+            assert (before == vocabulary.separator).all()
+
+    def test_a_quarter_has_a_prompt(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        """The goal is said once in an episode, so a document with two goals has a prompt."""
+        made = draws(ControlSource(corridor, vocabulary), 2000, 400)
+        share = np.mean([len(document.tokens.chunks) == 2 for document in made])
+        assert {len(document.tokens.chunks) for document in made} == {1, 2}
+        assert share == pytest.approx(PROMPT_SHARE, abs=0.03)
+
+    def test_windows_are_cut_at_timesteps(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        """Every one begins with all that a timestep says, ends with an action, and is within the context."""
+        source = ControlSource(corridor, vocabulary)
+        n_instruction = len(vocabulary.text.encode("Follow the sign."))
+        lengths = set()
+        for document in draws(source, 300, 30):
+            assert len(document.tokens) <= 30
+            rest = document.tokens.ids[n_instruction:]
+            kinds = vocabulary.kind(rest)
+            first = int(np.flatnonzero(rest == vocabulary.separator)[0])
+            assert (rest[first - 2 : first] == [vocabulary.patch, vocabulary.chunk]).all()
+            assert (kinds[: first - 2] == 0).all()
+            lengths.add(len(document.tokens))
+        assert len(lengths) > 5
+
+    def test_windows_begin_anywhere(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        """Also in the middle of an episode, where the sign is blank."""
+        source = ControlSource(corridor, vocabulary)
+        n_instruction = len(vocabulary.text.encode("Follow the sign."))
+        signs = [document.tokens.ids[n_instruction] != vocabulary.patch for document in draws(source, 300, 22)]
+        assert 0.1 < np.mean(signs) < 0.9
+
+    def test_a_draw_is_a_function_of_its_generator(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        a, b = (draws(ControlSource(corridor, vocabulary), 20, 60) for _ in range(2))
+        for one, other in zip(a, b, strict=True):
+            assert np.array_equal(one.tokens.ids, other.tokens.ids)
+            assert np.array_equal(one.tokens.pixels, other.tokens.pixels)
+
+    def test_a_timestep_too_long_is_told_at_once(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        source = ControlSource(corridor, vocabulary)
+        n_instruction = len(vocabulary.text.encode("Follow the sign."))
+        longest = max(part.longest_timestep for part in source._parts)
+        expected = (
+            f"one timestep of 'corridor' is {longest} tokens, more than the {longest - 1} that fit; raise context"
+        )
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            source.draw(np.random.default_rng(0), n_instruction + longest - 1)
+        assert draws(source, 200, n_instruction + longest)
+
+    def test_a_rare_long_timestep_fits_wherever_it_is_drawn(self, vocabulary: Vocabulary, tmp_path: Any) -> None:
+        dataset = gato_lite.record(Talk(), lambda _: 0, episodes=3, out=tmp_path / "talk", seed=0, name="talk")
+        source = ControlSource(dataset, vocabulary)
+        longest = source._longest
+        assert longest > 15
+        made = draws(source, 400, longest)
+        assert max(len(document.tokens) for document in made) == longest
+        with pytest.raises(ValueError, match="one timestep of 'talk' is"):
+            draws(source, 1, longest - 1)
+
+    def test_counts(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        source = ControlSource(corridor, vocabulary)
+        assert source.n_episodes == 40
+        assert source.n_tokens == sum(int(part.lengths[-1]) for part in source._parts)
+        assert 20 < mean_length(source, 60) <= 60
+
+    def test_documents_are_no_episodes(self, vocabulary: Vocabulary) -> None:
+        from gato_lite.train.training import open_data
+
+        with pytest.raises(ValueError, match="expected a dataset of episodes, got kind='documents'"):
+            ControlSource(open_data("text"), vocabulary)
+
+
+class TestText:
+    def test_a_short_text_is_whole(self, vocabulary: Vocabulary) -> None:
+        document = TextSource(["One boat."], vocabulary, name="t").draw(np.random.default_rng(0), 50)
+        pieces = vocabulary.text.encode("One boat.").tolist()
+        assert document.tokens.ids.tolist() == [vocabulary.end, *pieces, vocabulary.end]
+        assert document.target.tolist() == [False] + [True] * (len(pieces) + 1)
+
+    def test_stretches_of_a_long_text(self, vocabulary: Vocabulary) -> None:
+        text = " ".join(str(number) for number in range(300))
+        whole = [vocabulary.end, *vocabulary.text.encode(text).tolist(), vocabulary.end]
+        starts = set()
+        for document in draws(TextSource([text], vocabulary, name="t"), 100, 20):
+            ids = document.tokens.ids.tolist()
+            assert len(ids) == 20
+            start = next(place for place in range(len(whole)) if whole[place : place + 20] == ids)
+            starts.add(start)
+            assert not document.target[0]
+            assert document.target[1:].all()
+        assert len(starts) > 50
+
+    def test_long_texts_are_drawn_more_often(self, vocabulary: Vocabulary) -> None:
+        source = TextSource(["1", "2 " * 400], vocabulary, name="t")
+        first = int(vocabulary.text.encode("1")[0])
+        assert np.mean([first in document.tokens.ids for document in draws(source, 300, 30)]) < 0.05
+
+    def test_no_text(self, vocabulary: Vocabulary) -> None:
+        with pytest.raises(ValueError, match="text source 't' is empty, expected at least one document with text"):
+            TextSource(["", ""], vocabulary, name="t")
+
+
+class TestPictures:
+    def test_a_picture_then_its_caption(self, vocabulary: Vocabulary) -> None:
+        shown = np.random.default_rng(0).integers(0, 256, (32, 20, 3), dtype=np.uint8)
+        document = PictureSource([shown], ["a boat"], vocabulary, name="p").draw(np.random.default_rng(0), 50)
+        caption = [*vocabulary.text.encode("a boat").tolist(), vocabulary.end]
+        assert document.tokens.ids.tolist() == [vocabulary.patch] * 4 + caption
+        assert document.target.tolist() == [False] * 4 + [True] * len(caption)
+        assert np.array_equal(document.tokens.pixels, picture_tokens(shown, vocabulary).pixels)
+
+    def test_a_long_caption_is_cut(self, vocabulary: Vocabulary) -> None:
+        shown = np.zeros((16, 16, 3), np.uint8)
+        document = PictureSource([shown], ["boat " * 50], vocabulary, name="p").draw(np.random.default_rng(0), 20)
+        assert len(document.tokens) == 20
+
+    def test_a_picture_without_room_for_a_caption(self, vocabulary: Vocabulary) -> None:
+        source = PictureSource([np.zeros((64, 64, 3), np.uint8)], ["a"], vocabulary, name="p")
+        assert len(source.draw(np.random.default_rng(0), 17).tokens) == 17
+        expected = "a picture of 'p' is 16 tokens (64×64 pixels), but a document is at most 16 with its caption"
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            source.draw(np.random.default_rng(0), 16)
+
+    def test_pictures_are_varied_only_when_asked(self, vocabulary: Vocabulary) -> None:
+        shown = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        before = shown.copy()
+        varied = draws(PictureSource([shown], ["a"], vocabulary, name="p", augment=True), 2, 50)
+        assert not np.array_equal(varied[0].tokens.pixels, varied[1].tokens.pixels)
+        assert np.array_equal(shown, before)
+        again = draws(PictureSource([shown], ["a"], vocabulary, name="p", augment=True), 2, 50)
+        assert np.array_equal(varied[0].tokens.pixels, again[0].tokens.pixels)
+
+    def test_a_varied_picture_keeps_its_form(self) -> None:
+        shown = np.full((20, 30, 3), 255, np.uint8)
+        varied = vary(shown, np.random.default_rng(0))
+        assert varied.shape == shown.shape
+        assert varied.dtype == np.uint8
+
+    def test_no_picture(self, vocabulary: Vocabulary) -> None:
+        with pytest.raises(ValueError, match="picture source 'p' is empty, expected at least one picture"):
+            PictureSource([], [], vocabulary, name="p")
+
+
+def test_a_dataset_of_two_episodes_prompts_with_the_other(vocabulary: Vocabulary, tmp_path: Any) -> None:
+    class Signed(gym.Env[Any, Any]):
+        """The first and the second episode differ in every observation."""
+
+        observation_space = spaces.Discrete(2)
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[int, dict[str, Any]]:
+            self.sign, self.length = int(seed or 0), 0
+            return self.sign, {}
+
+        def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
+            self.length += 1
+            return self.sign, 0.0, self.length == 3, False, {}
+
+    spec = TokenSpec(separator=True)
+    dataset = gato_lite.record(Signed(), lambda _: 0, episodes=2, out=tmp_path / "two", name="two", spec=spec)
+    prompted = [d.tokens.ids for d in draws(ControlSource(dataset, vocabulary), 200, 64) if len(d.tokens) > 9]
+    assert len(prompted) > 20
+    zero, one = vocabulary.discrete_ids[0], vocabulary.discrete_ids[1]
+    for ids in prompted:
+        seen = ids[ids != vocabulary.separator][::2]
+        assert {int(seen[0]), int(seen[-1])} == {zero, one}
