@@ -22,7 +22,7 @@ import torch
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.run import load, read_run_config
-from gato_lite.train.rollout import Outcome, jobs_of, play
+from gato_lite.train.rollout import Outcome, deal, jobs_of, play
 
 SLOTS: Final = 32
 """Environments that act together in one process."""
@@ -98,7 +98,9 @@ def evaluate_run(
         ValueError: unknown tasks, or a seed that data may have been recorded with.
     """
     if seed < EVALUATION_SEED:
-        raise ValueError(f"evaluation seeds begin at {EVALUATION_SEED}, so that no training data has them; got seed={seed}")
+        raise ValueError(
+            f"evaluation seeds begin at {EVALUATION_SEED}, so that no training data has them; got seed={seed}"
+        )
     if episodes < 1 or workers < 1:
         raise ValueError(f"episodes and workers must be at least 1, got episodes={episodes}, workers={workers}")
     names = [known.name for known in read_run_config(run).tasks] if tasks is None else list(tasks)
@@ -133,7 +135,7 @@ def _outcomes(
         return play(load(run), jobs, n_slot=SLOTS, on_episode=count)
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()  # Any: a queue of outcomes, errors and None at a worker's end
-    shares = [[(task.name, job_seed) for task, job_seed in jobs[rank::workers]] for rank in range(workers)]
+    shares = deal([(task.name, job_seed) for task, job_seed in jobs], workers)
     processes = [context.Process(target=_worker, args=(run, share, results), daemon=True) for share in shares]
     for process in processes:
         process.start()

@@ -26,7 +26,7 @@ from gato_lite.envs.format import BLOCK, DatasetInfo, Spec, versions
 from gato_lite.envs.parts import part_name, write_episodes
 from gato_lite.run import load
 from gato_lite.spaces import space_to_json
-from gato_lite.train.rollout import Outcome, play
+from gato_lite.train.rollout import Outcome, deal, play
 
 RELABEL_SEED: Final = 700_000_000
 """First environment seed of relabelled episodes; recordings stay far below it."""
@@ -102,9 +102,8 @@ def relabel(
     """
     first = RELABEL_SEED + seed * 1_000_000
     jobs = [(name, first + index) for index in range(max(wanted.values())) for name in wanted if index < wanted[name]]
-    shares = [jobs[rank::workers] for rank in range(workers)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        found = pool.starmap(_relabel_share, [(run, share, temperature, seed) for share in shares])
+        found = pool.starmap(_relabel_share, [(run, share, temperature, seed) for share in deal(jobs, workers)])
     written = {}
     for task in find_tasks(list(wanted)):
         runs = [episode for kept in found for episode in kept.get(task.name, [])]
@@ -116,7 +115,9 @@ def relabel(
     return written
 
 
-def _relabel_share(run: Path, share: Sequence[tuple[str, int]], temperature: float, seed: int) -> dict[str, list[Episodes]]:
+def _relabel_share(
+    run: Path, share: Sequence[tuple[str, int]], temperature: float, seed: int
+) -> dict[str, list[Episodes]]:
     torch.set_num_threads(1)
     by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
     kept: dict[str, list[Episodes]] = {}

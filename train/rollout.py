@@ -175,6 +175,17 @@ def _step(place: _Place, action: Any) -> Outcome | None:
     return outcome
 
 
+def deal(jobs: Sequence[tuple[str, int]], n_share: int) -> list[list[tuple[str, int]]]:
+    """Shares of (task name, seed) jobs in which every task is spread evenly, for processes that work side by side."""
+    shares: list[list[tuple[str, int]]] = [[] for _ in range(n_share)]
+    next_share: dict[str, int] = {}
+    for name, seed in jobs:
+        index = next_share.setdefault(name, len(next_share) % n_share)
+        shares[index].append((name, seed))
+        next_share[name] = (index + 1) % n_share
+    return shares
+
+
 def jobs_of(tasks: Iterable[Task], episodes: int, seed: int) -> list[tuple[Task, int]]:
     """The first `episodes` seeds from `seed` for each task, tasks in turn so that slots stay varied."""
     listed = list(tasks)
