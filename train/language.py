@@ -122,7 +122,7 @@ def bits_per_byte(gato: Gato, texts: Sequence[str], tokens_per_batch: int = 8192
         ids = np.concatenate([[vocabulary.end], vocabulary.text.encode(text)]).astype(np.int32)
         for start in range(0, max(len(ids) - context // 2, 1), context // 2):
             window = ids[start : start + context]
-            target = np.arange(len(window)) >= (1 if start == 0 else context // 2)
+            target = np.arange(len(window)) >= (1 if start == 0 else context - context // 2)
             documents.append(TokenDocument(tokens=plain(window), target=target, labels=window))
     nats = 0.0
     batch: list[TokenDocument] = []
