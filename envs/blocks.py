@@ -28,8 +28,8 @@ from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert, time_limit
 from gato_lite.envs.folder import FolderLock, claim
-from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetInfo, Part, Spec, read_info, versions
-from gato_lite.envs.parts import describe, part_name, read_metadata, write_episodes
+from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, versions
+from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
 from gato_lite.spaces import space_to_json
 
@@ -171,8 +171,11 @@ def _record(
 def _prepare(out: Path, blocks: Sequence[Block], *, overwrite: bool) -> None:
     """Make sure that what lies in `out` is of this recording, or nothing."""
     wanted = {block.path.name: block.identity for block in blocks}
-    parts = {file.name: (read_metadata(file) or {}).get("identity") for file in out.glob("part-*.parquet")}
-    resumable = all(name in wanted and identity == wanted[name] for name, identity in parts.items())
+    parts = {file.name: read_metadata(file) for file in out.glob("part-*.parquet")}
+    resumable = all(
+        name in wanted and (metadata is None or metadata.get("identity") == wanted[name])
+        for name, metadata in parts.items()  # None is a damaged part, which is made again
+    )
     if (out / INFO_FILE).is_file():
         resumable = resumable and [part.rows for part in read_info(out).parts] == [b.episodes for b in blocks]
     elif not parts:
@@ -257,6 +260,10 @@ def _made(block: Block) -> tuple[Part, _Counts] | None:
     """The part of a block that was recorded whole before."""
     found = read_metadata(block.path)
     if found is None or (found.get("identity"), found.get("episodes")) != (block.identity, block.episodes):
+        return None
+    try:
+        read_table(block.path)  # its page checksums are verified
+    except DatasetError:
         return None
     part = describe(block.path, rows=block.episodes, timesteps=found["timesteps"])
     return part, msgspec.convert(found["counts"], _Counts)

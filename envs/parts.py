@@ -107,11 +107,11 @@ def describe(path: Path, *, rows: int, timesteps: int) -> Part:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """The JSON in a part's footer; None where the file is not whole or not ours."""
+    """The JSON in a part's footer, empty where it has none; None where the file is not whole."""
     try:
         stored = pq.read_metadata(path).metadata or {}
-        metadata: dict[str, Any] = json.loads(stored[_METADATA_KEY])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+        metadata: dict[str, Any] = json.loads(stored.get(_METADATA_KEY, b"{}"))
+    except (OSError, pa.ArrowException, ValueError):
         return None
     return metadata
 

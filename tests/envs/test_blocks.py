@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from gato_lite.envs import blocks, catalogue
+from gato_lite.envs.blocks import record_task, record_tasks
+from gato_lite.envs.catalogue import Task
+from gato_lite.envs.dataset import Dataset, DatasetError, check
+from gato_lite.envs.experts import ExpertFailedError
+from gato_lite.envs.seeds import EVALUATION_SEED, REFERENCE_SEED, RELABEL_SEED, block_seed
+
+SOKOBAN = "sokoban/Sokoban7x7"
+
+
+def digests(dataset: Dataset) -> list[str]:
+    return [part.sha256 for part in dataset.info.parts]
+
+
+class Counter(gym.Env):
+    """Three steps; what goes wrong is up to the seed."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.n_steps = seed, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        value = np.nan if self.seed % 10 == 4 else self.seed
+        return np.array([value], np.float32), float(self.seed % 7 > 0), self.n_steps == 3, False, {}
+
+
+class Picky:
+    """Fails for seeds that end in 3."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def reset(self):
+        pass
+
+    def act(self, observation, previous_action):
+        if self.env.unwrapped.seed % 10 == 3:
+            raise ExpertFailedError("no idea")
+        return 1
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    """A task whose episodes fail, go unsolved, or hold NaN, depending on the seed."""
+    blocks._environment.cache_clear()
+    task = Task(
+        name="test/Picky",
+        make_env=lambda _evaluation, _mode: Counter(),
+        expert=Picky,
+        metric="success",
+        must_succeed=True,
+    )
+    monkeypatch.setitem(catalogue.TASKS, task.name, task)
+    yield task
+    blocks._environment.cache_clear()
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path):
+    seen = []
+    one = record_task(SOKOBAN, 230, tmp_path / "one")
+    two = record_task(
+        SOKOBAN, 230, tmp_path / "two", workers=2, progress=lambda done, total: seen.append((done, total))
+    )
+    assert one.info == two.info
+    assert [part.rows for part in one.info.parts] == [100, 100, 30]
+    assert seen[-1] == (230, 230)
+    assert check(tmp_path / "two") == []
+
+
+def test_the_folder_says_all_that_training_needs(tmp_path):
+    dataset = record_task("toy/Taxi", 3, tmp_path / "d")
+    task = catalogue.TASKS["toy/Taxi"]
+    info = Dataset.open(tmp_path / "d").info
+    assert (info.task, info.instruction, info.metric) == ("toy/Taxi", task.instruction, "return")
+    assert info.token_spec == task.spec
+    assert dataset.action_space == spaces.Discrete(6)
+    assert info.reference.expert == task.expert_score
+    assert {"gymnasium", "numpy", "python", "policy"} <= set(info.generator)
+
+
+def test_the_same_command_again_does_nothing(tmp_path):
+    first = record_task(SOKOBAN, 120, tmp_path)
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert record_task(SOKOBAN, 120, tmp_path).info == first.info
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == times
+
+
+def test_another_recording_is_not_overwritten_unasked(tmp_path):
+    record_task(SOKOBAN, 20, tmp_path)
+    for changed in ({"episodes": 30}, {"episodes": 20, "seed": 1}):
+        with pytest.raises(FileExistsError, match="already holds a dataset; pass overwrite=True"):
+            record_task(SOKOBAN, out=tmp_path, **changed)
+    assert record_task(SOKOBAN, 30, tmp_path, overwrite=True).info.n_rows == 30
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_a_recording_goes_on_where_it_stopped(tmp_path):
+    whole = record_task(SOKOBAN, 250, tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    (tmp_path / "part-000001.parquet").write_bytes(b"PAR1 damage")
+    (tmp_path / "part-000002.parquet").unlink()
+    (tmp_path / ".part-000002.parquet.123.tmp").write_bytes(b"half")
+    kept = (tmp_path / "part-000000.parquet").stat().st_mtime_ns
+    with pytest.raises(FileExistsError):
+        record_task("toy/Taxi", 250, tmp_path)
+    assert record_task(SOKOBAN, 250, tmp_path).info == whole.info
+    assert (tmp_path / "part-000000.parquet").stat().st_mtime_ns == kept
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "dataset.json",
+        *(part.file for part in whole.info.parts),
+    ]
+
+
+def test_a_part_damaged_later_is_made_again(tmp_path):
+    whole = record_task(SOKOBAN, 120, tmp_path)
+    content = bytearray((tmp_path / "part-000001.parquet").read_bytes())
+    content[len(content) // 3] ^= 1
+    (tmp_path / "part-000001.parquet").write_bytes(content)
+    assert record_task(SOKOBAN, 120, tmp_path).info == whole.info
+    assert check(tmp_path) == []
+
+
+def test_a_killed_recording_is_resumed_to_the_same_bytes(tmp_path):
+    code = f"""
+from gato_lite.envs.record import record_task
+if __name__ == "__main__":
+    record_task({SOKOBAN!r}, 1500, {str(tmp_path / "killed")!r}, workers=2)
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    deadline = time.monotonic() + 30
+    while len(list((tmp_path / "killed").glob("part-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list((tmp_path / "killed").glob("part-*")))
+    assert 2 <= kept < 15
+    with pytest.raises(DatasetError, match="a recording that was not finished"):
+        Dataset.open(tmp_path / "killed")
+    resumed = record_task(SOKOBAN, 1500, tmp_path / "killed")
+    assert digests(resumed)[:3] == digests(record_task(SOKOBAN, 300, tmp_path / "fresh"))
+    assert check(tmp_path / "killed") == []
+
+
+def test_failures_give_way_to_the_next_seeds(tmp_path, picky):
+    dataset = record_task(picky.name, 150, tmp_path, on_bad="skip")
+    seeds = dataset.read_part(0).seeds
+    assert len(seeds) == 100
+    assert not np.isin(seeds % 10, [3, 4]).any()
+    assert (seeds % 7 > 0).all()
+    assert dataset.read_part(1).seeds[0] >= 1000
+    tried = [range(int(dataset.read_part(i).seeds[-1]) - 1000 * i + 1) for i in range(2)]
+    assert dataset.info.n_skipped == sum(seed % 10 == 4 for i in range(2) for seed in map((1000 * i).__add__, tried[i]))
+    assert dataset.info.n_failed + dataset.info.n_skipped == sum(map(len, tried)) - 150
+
+
+def test_a_bad_value_names_task_seed_key_and_step(tmp_path, picky):
+    message = "test/Picky, seed 4: observation, step 1: expected a finite number, got [nan]"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        record_task(picky.name, 10, tmp_path)
+
+
+def test_an_expert_that_always_fails_is_given_up(tmp_path, picky, monkeypatch):
+    monkeypatch.setattr(Picky, "act", lambda self, observation, previous_action: 1 / 0 if self is None else 0)
+    monkeypatch.setattr(Counter, "step", lambda self, _: (np.zeros(1, np.float32), 0.0, True, False, {}))
+    with pytest.raises(RuntimeError, match=r"expected 5 episodes from 1000 seeds from 0, got 0: 1000 failed"):
+        record_task(picky.name, 5, tmp_path)
+
+
+def test_several_tasks_with_one_set_of_workers(tmp_path):
+    found = record_tasks({"toy/Taxi": 5, "gym:CartPole-v1": 4}, tmp_path, workers=2)
+    assert found == {"toy/Taxi": tmp_path / "toy-Taxi", "gym:CartPole-v1": tmp_path / "gym-CartPole-v1"}
+    cart_pole = Dataset.open(found["gym:CartPole-v1"])
+    assert cart_pole.info.generator["policy"] == "random actions"
+    assert set(cart_pole.read_part(0).actions[""].tolist()) == {0, 1}
+
+
+def test_seeds_of_recordings_stay_below_all_others():
+    assert block_seed(5, 3) == 3005
+    assert RELABEL_SEED < REFERENCE_SEED < EVALUATION_SEED
+    with pytest.raises(ValueError, match=r"must be in 0\.\.699999999, got seed=699999500"):
+        block_seed(699_999_500, 0)
+    with pytest.raises(ValueError, match="got seed=-1"):
+        block_seed(-1, 0)
+
+
+def test_counts_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="workers and episodes must be at least 1, got workers=0"):
+        record_task(SOKOBAN, 5, tmp_path, workers=0)
