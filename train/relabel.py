@@ -18,18 +18,17 @@ from typing import Any, Final
 
 import torch
 
+from gato_lite.envs.blocks import folder_name
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.dataset import write_info
 from gato_lite.envs.episodes import EpisodeBuilder, Episodes, concatenate_episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError
 from gato_lite.envs.format import BLOCK, DatasetInfo, Spec, versions
 from gato_lite.envs.parts import part_name, write_episodes
+from gato_lite.envs.seeds import RELABEL_SEED
 from gato_lite.run import load
 from gato_lite.spaces import space_to_json
 from gato_lite.train.rollout import Outcome, deal, play
-
-RELABEL_SEED: Final = 700_000_000
-"""First environment seed of relabelled episodes; recordings stay far below it."""
 
 
 @dataclass
@@ -109,7 +108,7 @@ def relabel(
         runs = [episode for kept in found for episode in kept.get(task.name, [])]
         if runs:
             runs.sort(key=lambda episode: int(episode.seeds[0]))
-            path = out / task.name.replace("/", "-")
+            path = out / folder_name(task.name)
             _write(path, task, runs)
             written[task.name] = path
     return written

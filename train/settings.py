@@ -21,9 +21,9 @@ class TrainConfig:
     """Side of the largest patch in pixels, in place of the preset's."""
     context_length: int = 256
     """Longest document in tokens."""
-    tokens_per_step: int = 4096
+    tokens_per_step: int = 2048
     """Tokens in one step's stream."""
-    optimiser: Literal["adamw", "muon"] = "muon"
+    optimiser: Literal["adamw", "muon"] = "adamw"
     """AdamW for everything, or Muon for the blocks' matrices."""
     learning_rate: float = 2e-3
     """Peak of AdamW."""
