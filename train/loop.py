@@ -108,7 +108,8 @@ class Interrupted(SystemExit):
 class _Meter:
     """Sums between two lines of metrics."""
 
-    names: Sequence[str]
+    sources: Sequence[str]
+    """Name of each source of the mixture; several sources may be of one task."""
     sums: np.ndarray = field(init=False)  # (task, modality): nats and target tokens
     counts: np.ndarray = field(init=False)
     tokens: int = 0
@@ -118,12 +119,29 @@ class _Meter:
     """Spent waiting for the loader."""
 
     def __post_init__(self) -> None:
+        self.names = list(dict.fromkeys(self.sources))
+        self._task = np.array([self.names.index(name) for name in self.sources])
         self.sums = np.zeros((len(self.names), len(MODALITIES)))
         self.counts = np.zeros((len(self.names), len(MODALITIES)))
 
+    @classmethod
+    def restored(cls, sources: Sequence[str], state: dict[str, Any]) -> _Meter:
+        """The meter whose `state` a checkpoint has; empty if it was of other tasks."""
+        meter = cls(sources)
+        if state.get("names") == meter.names:
+            meter.sums, meter.counts = np.array(state["sums"]), np.array(state["counts"])
+            for key in ("tokens", "flops", "seconds", "waited_s"):
+                setattr(meter, key, state[key])
+        return meter
+
+    def state(self) -> dict[str, Any]:
+        """What has been summed up, as JSON."""
+        rates = {key: getattr(self, key) for key in ("tokens", "flops", "seconds", "waited_s")}
+        return {"names": self.names, "sums": self.sums.tolist(), "counts": self.counts.tolist(), **rates}
+
     def add(self, losses: Losses, tokens: int, flops: float, seconds: float) -> None:
         for group, nats in losses.groups:
-            tasks = group.tasks.numpy()
+            tasks = self._task[group.tasks.numpy()]
             self.sums[:, group.modality] += np.bincount(tasks, nats.float().cpu().numpy(), len(self.names))
             self.counts[:, group.modality] += np.bincount(tasks, minlength=len(self.names))
         self.tokens += tokens
@@ -188,6 +206,8 @@ class Trainer:
         )
         self._peak = matmul_peak(gato.device)
         self._in_a_row = 0
+        self._meter_state: dict[str, Any] = {}
+        self._saved: tuple[int, int] | None = None
 
     def resume(self) -> bool:
         """Takes up the newest checkpoint, if there is one.
@@ -206,18 +226,29 @@ class Trainer:
         self.step = checkpoint.step
         self.elapsed_s = float(checkpoint.state["elapsed_s"])
         self.skipped = [int(step) for step in checkpoint.state["skipped"]]
+        self._meter_state = checkpoint.state["meter"]
+        self._saved = (self.step, len(self.skipped))
         _drop_lines_after(self.run / "metrics.jsonl", self.step)
         return True
 
-    def save(self) -> Path:
-        """Writes a checkpoint of now."""
-        return save_checkpoint(
+    def save(self) -> None:
+        """Writes a checkpoint of now, unless there is one."""
+        now = (self.step, len(self.skipped))
+        if self._saved == now:
+            return
+        save_checkpoint(
             self.run,
             self.step,
             model=self.gato.state_dict(),
             optimizer=self._optimiser.tensors(),
-            state={"elapsed_s": self.elapsed_s, "skipped": self.skipped, "seed": self.config.seed},
+            state={
+                "elapsed_s": self.elapsed_s,
+                "skipped": self.skipped,
+                "seed": self.config.seed,
+                "meter": self._meter_state,
+            },
         )
+        self._saved = now
 
     @property
     def done(self) -> float:
@@ -235,8 +266,9 @@ class Trainer:
 
         self.gato.train()
         last_saved = time.monotonic()
-        meter = _Meter([source.name for source in self.mixture.sources])
-        writer = SummaryWriter(str(self.run))
+        sources = [source.name for source in self.mixture.sources]
+        meter = _Meter.restored(sources, self._meter_state)
+        writer = SummaryWriter(str(self.run), purge_step=self.step + 1)
         try:
             with Signals() as signals, Prefetch(self.mixture, self.step) as streams:
                 while self.done < until and not signals.received:
@@ -250,9 +282,10 @@ class Trainer:
                     meter.waited_s += streams.waited_s - waited
                     if losses is not None:
                         meter.add(losses, len(stream.positions), step_flops(self.gato, stream), seconds)
-                    if self.step % self.config.log_every == 0 and meter.tokens:
+                    if meter.tokens and (self.step % self.config.log_every == 0 or self.done >= 1.0):
                         self._log(meter, writer)
-                        meter = _Meter(meter.names)
+                        meter = _Meter(sources)
+                    self._meter_state = meter.state()
                     if time.monotonic() - last_saved > self.config.checkpoint_every_s:
                         self.save()
                         last_saved = time.monotonic()
@@ -284,8 +317,9 @@ class Trainer:
         if self._in_a_row >= MAX_SKIPPED:
             self.save()
             raise TrainingStoppedError(
-                f"{MAX_SKIPPED} steps in a row had a loss or gradient that was not finite, the last is step {self.step} "
-                f"(seed {self.config.seed}); the state before them is saved; lower learning_rate or look at that batch"
+                f"{MAX_SKIPPED} steps in a row had a loss or gradient that was not finite, the last is step "
+                f"{self.step} (seed {self.config.seed}); the state before them is saved; lower learning_rate or look "
+                "at that batch"
             )
 
     def _log(self, meter: _Meter, writer: Any) -> None:
@@ -326,4 +360,6 @@ def _drop_lines_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             break  # half a line: the run was killed while writing it
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    partial.replace(path)

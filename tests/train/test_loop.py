@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gato_lite.checkpoint import list_checkpoints, load_checkpoint
+from gato_lite.config import PRESETS, GatoConfig
+from gato_lite.model import Gato, StreamTensors
+from gato_lite.run import RunError
+from gato_lite.sequence import Document, plain
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train import loop
+from gato_lite.train.loop import Interrupted, Length, Progress, Signals, Trainer, TrainingStoppedError
+from gato_lite.train.mixture import Mixture
+from gato_lite.train.settings import TrainConfig
+
+PRESETS["loop-test"] = GatoConfig(n_layer=1, n_head=2, d_model=16, d_ff=32, d_encoder=8)
+CONFIG = TrainConfig(preset="loop-test", context_length=16, tokens_per_step=64, warmup_steps=5, log_every=7)
+
+
+@dataclass
+class Echo:
+    """Documents in which every other token repeats the one before."""
+
+    name: str
+    first: int
+    n: int = 8
+
+    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
+        ids = np.repeat(generator.integers(self.first, self.first + self.n, context_length // 2), 2).astype(np.int32)
+        return Document(tokens=plain(ids), target=np.arange(len(ids)) % 2 == 1, labels=ids)
+
+
+def mixture(config: TrainConfig = CONFIG, **changes: Any) -> Mixture:
+    sources = [Echo("text", 0), Echo("moves", 5120), Echo("moves", 5200)]
+    return Mixture(
+        sources,
+        [1.0, 1.0, 0.5],
+        Vocabulary.shipped(),
+        tokens_per_step=config.tokens_per_step,
+        context_length=config.context_length,
+        seed=changes.get("seed", config.seed),
+    )
+
+
+def trainer(run: Path, length: Length | None = None, config: TrainConfig = CONFIG, **options: Any) -> Trainer:
+    run.mkdir(parents=True, exist_ok=True)
+    gato = Gato(config.model(Vocabulary.shipped().size), seed=config.seed)
+    with patch.object(loop, "matmul_peak", lambda _device: 1e9):  # measuring takes a quarter of a second
+        return Trainer(gato, mixture(config), run, config, length or Length(steps=20), **options)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Lines of metrics, without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    clocked = {"elapsed_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
+    return [{key: value for key, value in line.items() if key not in clocked} for line in lines]
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    """Equal weights, optimiser state, counts and metrics, to the bit."""
+    one, other = load_checkpoint(a), load_checkpoint(b)
+    assert one.step == other.step
+    for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert mine.keys() == theirs.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, theirs[name]), name
+    assert one.state["skipped"] == other.state["skipped"]
+    assert metrics(a) == metrics(b)
+
+
+def long_run(run: Path, every_s: float) -> None:
+    """What a subprocess runs: a hundred steps, slowly."""
+    made = trainer(run, Length(steps=100), replace(CONFIG, checkpoint_every_s=every_s))
+    update = made._update
+
+    def slow(stream: StreamTensors) -> Any:
+        time.sleep(0.02)
+        return update(stream)
+
+    made._update = slow  # type: ignore[method-assign]
+    made.train()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("straight")
+    trainer(run, Length(steps=100)).train()
+    return run
+
+
+def begin(run: Path, every_s: float) -> subprocess.Popen[bytes]:
+    script = (
+        f"import runpy; runpy.run_path({__file__!r})['long_run'](__import__('pathlib').Path({str(run)!r}), {every_s})"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment)
+
+
+def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, uninterrupted: Path) -> None:
+    process = begin(tmp_path, 0.0)
+    wait_for(lambda: (list_checkpoints(tmp_path) or [0])[-1] >= 11, process)
+    time.sleep(float(np.random.default_rng(os.getpid()).uniform(0.0, 0.6)))  # any moment will do
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(20) == -signal.SIGKILL
+    made = trainer(tmp_path, Length(steps=100))
+    assert made.resume()
+    assert 10 <= made.step < 100
+    made.train()
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_bit_for_bit(tmp_path: Path, uninterrupted: Path) -> None:
+    process = begin(tmp_path, 1e9)
+    wait_for((tmp_path / "metrics.jsonl").is_file, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    (step,) = list_checkpoints(tmp_path)
+    assert 7 <= step < 100
+    made = trainer(tmp_path, Length(steps=100))
+    assert made.resume()
+    assert made.step == step
+    made.train()
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_half_a_run_and_the_other_half(tmp_path: Path, uninterrupted: Path) -> None:
+    first = trainer(tmp_path, Length(steps=100))
+    first.train(until=0.5)
+    assert first.step == 50
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": 56, "loss": 1.0}) + "\n" + '{"step": 63, "lo')  # as a kill leaves it
+    second = trainer(tmp_path, Length(steps=100))
+    second.resume()
+    second.train()
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_stages_of_one_run_are_one_run(tmp_path: Path, uninterrupted: Path) -> None:
+    made = trainer(tmp_path, Length(steps=100))
+    for until in (0.13, 0.13, 0.6, 1.0):
+        made.train(until)
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_seeds_make_other_runs(tmp_path: Path, uninterrupted: Path) -> None:
+    trainer(tmp_path, Length(steps=100), replace(CONFIG, seed=1)).train()
+    weights = load_checkpoint(tmp_path).model
+    assert not torch.equal(
+        weights["embedding.tokens.weight"], load_checkpoint(uninterrupted).model["embedding.tokens.weight"]
+    )
+
+
+def test_losses_fall_and_are_told_by_task_and_modality(uninterrupted: Path) -> None:
+    lines = metrics(uninterrupted)
+    assert [line["step"] for line in lines] == [*range(7, 100, 7), 100]
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert lines[0].keys() == {"step", "progress", "loss", "loss_by_task", "loss_by_modality", "rate_factor", "skipped"}
+    assert lines[0]["loss_by_task"].keys() == {"text", "moves"}
+    assert lines[0]["loss_by_modality"].keys() == {"text", "discrete"}
+    assert lines[0]["loss_by_task"]["text"] == lines[0]["loss_by_modality"]["text"]
+    assert lines[0]["loss_by_task"]["moves"] == lines[0]["loss_by_modality"]["discrete"]  # two sources, one task
+    assert lines[-1]["rate_factor"] == 0.0
+    assert list(uninterrupted.glob("events.out.tfevents.*"))
+
+
+def test_the_last_step_is_logged(tmp_path: Path) -> None:
+    trainer(tmp_path, Length(steps=3)).train()
+    assert [line["step"] for line in metrics(tmp_path)] == [3]
+
+
+def test_a_run_of_minutes_ends_with_its_schedule(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    made = trainer(tmp_path, Length(minutes=1.2 / 60), replace(CONFIG, log_every=1), on_progress=seen.append)
+    factors: list[float] = []
+    step = made._optimiser.step
+    made._optimiser.step = lambda factor: (factors.append(factor), step(factor))[1]  # type: ignore[method-assign]
+    began = time.monotonic()
+    made.train()
+    assert 1.2 <= made.elapsed_s < 1.6
+    assert time.monotonic() - began < 10
+    assert factors[-1] < 0.02
+    assert max(factors) > 0.7
+    assert all(early >= late for early, late in itertools.pairwise(factors[6:]))
+    assert seen[-1].done == 1.0
+    assert [progress.step for progress in seen] == list(range(1, made.step + 1))
+
+
+def test_minutes_go_on_where_they_were(tmp_path: Path) -> None:
+    first = trainer(tmp_path, Length(minutes=0.6 / 60))
+    first.train(until=0.5)
+    second = trainer(tmp_path, Length(minutes=0.6 / 60))
+    second.resume()
+    assert second.elapsed_s == first.elapsed_s
+    assert second.done >= 0.5
+
+
+def poison(made: Trainer, steps: set[int]) -> None:
+    """Makes the loss of some steps not finite."""
+    loss = made.gato.loss
+
+    def poisoned(stream: StreamTensors) -> Any:
+        losses = loss(stream)
+        return replace(losses, mean=losses.mean * float("nan")) if made.step in steps else losses
+
+    made.gato.loss = poisoned  # type: ignore[assignment, method-assign]
+
+
+def test_a_loss_that_is_not_finite_skips_the_step(tmp_path: Path) -> None:
+    made = trainer(tmp_path, Length(steps=12))
+    poison(made, {3, 4, 9})
+    before: dict[int, torch.Tensor] = {}
+    update = made._update
+
+    def watched(stream: StreamTensors) -> Any:
+        weight = made.gato.embedding.tokens.weight
+        start = weight.detach().clone()
+        losses = update(stream)
+        assert torch.equal(start, weight) == (losses is None)
+        before[made.step] = start
+        return losses
+
+    made._update = watched  # type: ignore[method-assign]
+    made.train()
+    assert made.step == 12
+    assert made.skipped == [3, 4, 9]
+    assert all(torch.isfinite(tensor).all() for tensor in made.gato.state_dict().values())
+    assert metrics(tmp_path)[-1]["skipped"] == 3
+    again = trainer(tmp_path, Length(steps=12))
+    again.resume()
+    assert again.skipped == [3, 4, 9]
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step(tmp_path: Path) -> None:
+    made = trainer(tmp_path, Length(steps=6))
+    weight = made.gato.transformer.norm.weight
+    weight.register_hook(lambda grad: grad * (math.inf if made.step == 2 else 1.0))
+    made.train()
+    assert made.skipped == [2]
+
+
+def test_several_skipped_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    made = trainer(tmp_path, Length(steps=50))
+    poison(made, set(range(8, 50)))
+    expected = (
+        "5 steps in a row had a loss or gradient that was not finite, the last is step 12 (seed 0); the state before"
+    )
+    with pytest.raises(TrainingStoppedError, match=re.escape(expected)):
+        made.train()
+    assert list_checkpoints(tmp_path) == [12]
+    assert load_checkpoint(tmp_path).state["skipped"] == [8, 9, 10, 11, 12]
+    healthy = trainer(tmp_path, Length(steps=14))
+    healthy.resume()
+    healthy.train()
+    assert healthy.step == 14
+
+
+def test_a_step_is_saved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replacing a checkpoint by itself would leave a moment without it."""
+    saved: list[int] = []
+    save = loop.save_checkpoint
+    monkeypatch.setattr(
+        loop, "save_checkpoint", lambda run, step, **rest: (saved.append(step), save(run, step, **rest))
+    )
+    made = trainer(tmp_path, Length(steps=4), replace(CONFIG, checkpoint_every_s=0.0))
+    made.train()
+    made.train()
+    again = trainer(tmp_path, Length(steps=4))
+    again.resume()
+    again.train()
+    assert saved == [1, 2, 3, 4]
+    assert list_checkpoints(tmp_path) == [3, 4]
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    assert not trainer(tmp_path).resume()
+
+
+def test_a_checkpoint_of_another_optimiser_or_model(tmp_path: Path) -> None:
+    trainer(tmp_path, Length(steps=2)).train()
+    with pytest.raises(RunError, match="resume with the optimizer of the run"):
+        trainer(tmp_path, config=replace(CONFIG, optimiser="adamw")).resume()
+    PRESETS["loop-test-wide"] = replace(PRESETS["loop-test"], d_ff=64)
+    with pytest.raises(RunError, match="weights do not fit the configuration"):
+        trainer(tmp_path, config=replace(CONFIG, preset="loop-test-wide")).resume()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_step_in_hand(tmp_path: Path, number: int) -> None:
+    made = trainer(tmp_path, Length(steps=10_000))
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
+    timer.start()
+    with pytest.raises(Interrupted) as caught:
+        made.train()
+    timer.join()
+    assert caught.value.code == 128 + number
+    assert list_checkpoints(tmp_path) == [made.step]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_training_outside_the_main_thread(tmp_path: Path) -> None:
+    made = trainer(tmp_path, Length(steps=3))
+    thread = threading.Thread(target=made.train)
+    thread.start()
+    thread.join(30)
+    assert made.step == 3
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "give either steps or minutes, got steps=None, minutes=None"),
+        ({"steps": 1, "minutes": 1.0}, "give either steps or minutes, got steps=1, minutes=1.0"),
+        ({"steps": -1}, "a run cannot be shorter than nothing, got steps=-1, minutes=None"),
+        ({"minutes": -0.5}, "a run cannot be shorter than nothing, got steps=None, minutes=-0.5"),
+    ],
+)
+def test_lengths_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Length(**arguments)
+
+
+@given(st.integers(0, 1000), st.integers(0, 2000), st.floats(0, 1e5))
+def test_progress_is_a_share(steps: int, step: int, elapsed: float) -> None:
+    assert 0.0 <= Length(steps=steps).progress(step, elapsed) <= 1.0
+    assert 0.0 <= Length(minutes=steps / 10).progress(step, elapsed) <= 1.0
+    assert Length(steps=steps).progress(max(steps, 1), 0.0) == 1.0
+
+
+def test_a_run_of_no_steps_saves_its_fresh_weights(tmp_path: Path) -> None:
+    made = trainer(tmp_path, Length(steps=0))
+    made.train(until=0.0)
+    assert list_checkpoints(tmp_path) == [0]
+
+
+def test_events_can_be_read(uninterrupted: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        events = EventAccumulator({str(uninterrupted)!r})
+        events.Reload()
+        print(sorted(events.Tags()["scalars"]))
+        """
+    )
+    found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    for tag in ("loss_by_modality/text", "loss_by_task/moves", "training/loss", "training/utilisation"):
+        assert repr(tag) in found.stdout
