@@ -59,7 +59,7 @@ def orthogonalise(matrix: Tensor, n_step: int = 5) -> Tensor:
     Source: Jordan et al. 2024 (quintic Newton–Schulz iteration and its coefficients).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
     for _ in range(n_step):
         gram = x @ x.T
@@ -134,7 +134,9 @@ class Optimiser:
             by_name.setdefault(name, {})[entry] = value
         known = set(self._names.values())
         if tensors and set(by_name) - known:
-            raise ValueError(f"the optimizer state has parameters that this model lacks: {sorted(set(by_name) - known)}")
+            raise ValueError(
+                f"the optimizer state has parameters that this model lacks: {sorted(set(by_name) - known)}"
+            )
         for optimiser in self._optimisers:
             expected = {"momentum"} if isinstance(optimiser, Muon) else {"step", "exp_avg", "exp_avg_sq"}
             for group in optimiser.param_groups:
@@ -147,9 +149,7 @@ class Optimiser:
                             f"optimizer state of {self._names[id(parameter)]}: expected {sorted(expected)}, "
                             f"got {sorted(entries)}; resume with the optimizer of the run"
                         )
-                    optimiser.state[parameter] = {
-                        entry: value.to(parameter.device if value.ndim else "cpu") for entry, value in entries.items()
-                    }
+                    optimiser.state[parameter] = {entry: value.to(parameter.device) for entry, value in entries.items()}
 
 
 def schedule(progress: float, step: int, warmup_steps: int) -> float:

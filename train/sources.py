@@ -244,7 +244,8 @@ class PictureSource:
         if len(picture) >= context_length:
             raise ValueError(
                 f"a picture of '{self.name}' is {len(picture)} tokens ({pixels.shape[0]}×{pixels.shape[1]} pixels), "
-                f"but a document is at most {context_length} with its caption; raise context_length or shrink the pictures"
+                f"but a document is at most {context_length} with its caption; raise context_length or shrink the "
+                "pictures"
             )
         caption = self._captions[index][: context_length - len(picture)]
         tokens = concatenate([picture, plain(caption)])

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from gato_lite.envs.dataset import Dataset
+from gato_lite.model import StreamTensors
+from gato_lite.sequence import Document, plain
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.mixture import Mixture, Prefetch
+from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
+
+
+@dataclass
+class Fixed:
+    """Documents of one length."""
+
+    name: str
+    length: int
+
+    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
+        ids = generator.integers(0, 4096, self.length).astype(np.int32)
+        return Document(tokens=plain(ids), target=np.arange(self.length) > 0, labels=ids)
+
+
+def mixture(
+    sources: list[Source], weights: list[float], *, tokens: int = 200, context: int = 64, seed: int = 0
+) -> Mixture:
+    return Mixture(
+        sources, weights, Vocabulary.shipped(), tokens_per_step=tokens, context_length=context, seed=seed
+    )  # fmt: skip
+
+
+def everything(corridor: Dataset) -> list[Source]:
+    vocabulary = Vocabulary.shipped()
+    shown = [np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8) for seed in range(3)]
+    return [
+        ControlSource(corridor, vocabulary),
+        TextSource(["word " * 200, "short"], vocabulary, name="text"),
+        PictureSource(shown, ["a", "b", "c"], vocabulary, name="pictures", augment=True),
+    ]
+
+
+def flat(stream: StreamTensors) -> list[torch.Tensor]:
+    tokens = stream.tokens
+    groups = [part for group in tokens.patch_groups for part in (group.pixels, group.rows, group.places)]
+    targets = [part for group in stream.targets for part in (group.rows, group.classes, group.tasks)]
+    return [
+        tokens.ids,
+        tokens.local,
+        tokens.chunks,
+        tokens.chunk_rows,
+        stream.positions,
+        torch.from_numpy(stream.offsets),
+        *groups,
+        *targets,
+    ]
+
+
+def assert_same(a: StreamTensors, b: StreamTensors) -> None:
+    for one, other in zip(flat(a), flat(b), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_stream_is_a_function_of_seed_and_step(corridor: Dataset) -> None:
+    first, second = (mixture(everything(corridor), [1.0, 1.0, 1.0]) for _ in range(2))
+    steps = [3, 0, 7, 3]
+    made = [first.stream(step) for step in steps]
+    assert_same(made[0], made[3])
+    for step, stream in zip(reversed(steps), reversed(made), strict=True):
+        assert_same(second.stream(step), stream)
+    assert not torch.equal(made[0].tokens.ids, made[1].tokens.ids)
+    other = mixture(everything(corridor), [1.0, 1.0, 1.0], seed=1)
+    assert not torch.equal(other.stream(3).tokens.ids, made[0].tokens.ids)
+
+
+def test_streams_are_sorted_ragged_and_full(corridor: Dataset) -> None:
+    made = mixture(everything(corridor), [1.0, 2.0, 0.5])
+    for step in range(20):
+        stream = made.stream(step)
+        lengths = np.diff(stream.offsets)
+        assert stream.offsets[0] == 0
+        assert stream.offsets[-1] == len(stream.tokens.ids) == len(stream.positions)
+        assert (np.diff(lengths) >= 0).all()
+        assert lengths.max() <= 64
+        assert 200 <= lengths.sum() < 200 + 64
+        assert stream.positions.tolist() == [place for length in lengths for place in range(length)]
+        assert {int(task) for group in stream.targets for task in group.tasks} <= {0, 1, 2}
+
+
+def test_weights_are_shares_of_tokens() -> None:
+    made = mixture([Fixed("short", 4), Fixed("long", 40)], [1.0, 3.0])
+    tokens = np.zeros(2)
+    for step in range(300):
+        lengths = np.diff(made.stream(step).offsets)
+        tokens += [lengths[lengths == 4].sum(), lengths[lengths == 40].sum()]
+    assert tokens[1] / tokens.sum() == pytest.approx(0.75, abs=0.03)
+
+
+def test_tasks_are_numbered_as_the_sources() -> None:
+    made = mixture([Fixed("a", 5), Fixed("b", 9)], [1.0, 1.0])
+    stream = made.stream(0)
+    group = stream.targets[0]
+    document = np.searchsorted(stream.offsets, group.rows.numpy(), side="right") - 1
+    assert group.tasks.tolist() == [int(np.diff(stream.offsets)[index] == 9) for index in document]
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.0], [1.0, -2.0], [float("nan"), 1.0], [float("inf"), 1.0]])
+def test_weights_that_are_not_positive(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match=re.escape("weights must be positive, got [")):
+        mixture([Fixed("a", 5), Fixed("b", 9)], weights)
+
+
+def test_sources_without_weights() -> None:
+    with pytest.raises(ValueError, match="expected a weight for each source, got 0 sources, 0 weights"):
+        mixture([], [])
+    with pytest.raises(ValueError, match="expected a weight for each source, got 1 sources, 2 weights"):
+        mixture([Fixed("a", 5)], [1.0, 1.0])
+
+
+def test_prefetched_streams_are_those_of_the_mixture(corridor: Dataset) -> None:
+    made = mixture(everything(corridor), [1.0, 1.0, 1.0])
+    with Prefetch(made, first=5) as streams:
+        for step in range(5, 12):
+            assert_same(next(streams), made.stream(step))
+        assert streams.waited_s >= 0.0
+        thread = streams._thread
+    assert not thread.is_alive()
+
+
+def test_an_error_of_the_loader_reaches_the_reader() -> None:
+    made = mixture([Fixed("a", 5)], [1.0])
+
+    def broken(step: int) -> StreamTensors:
+        raise RuntimeError(f"no step {step}")
+
+    made.stream = broken  # type: ignore[method-assign]
+    with Prefetch(made, first=2) as streams, pytest.raises(RuntimeError, match="no step 2"):
+        next(streams)
+
+
+def test_leaving_early_stops_the_loader() -> None:
+    with Prefetch(mixture([Fixed("a", 5)], [1.0]), first=0, n_ahead=1) as streams:
+        thread = streams._thread
+    assert not thread.is_alive()
