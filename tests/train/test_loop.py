@@ -34,7 +34,16 @@ from gato_lite.train.mixture import Mixture
 from gato_lite.train.settings import TrainConfig
 
 PRESETS["loop-test"] = GatoConfig(n_layer=1, n_head=2, d_model=16, d_ff=32, d_encoder=8)
-CONFIG = TrainConfig(preset="loop-test", context_length=16, tokens_per_step=64, warmup_steps=5, log_every=7)
+CONFIG = TrainConfig(
+    preset="loop-test",
+    context_length=16,
+    tokens_per_step=64,
+    optimiser="muon",
+    learning_rate=2e-3,
+    matrix_learning_rate=1e-2,
+    warmup_steps=5,
+    log_every=7,
+)
 
 
 @dataclass
