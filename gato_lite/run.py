@@ -8,6 +8,7 @@ RUN/checkpoints/      see `gato_lite.checkpoint`
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,13 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class _Version(msgspec.Struct):
     format_version: int
+
+
+def run_folder(path: Path | str) -> Path:
+    """The run at `path`: the folder itself, or its `run` folder if it is what `gato-lite demo` left."""
+    folder = Path(path)
+    inner = folder / "run"
+    return inner if not (folder / CONFIG_FILE).is_file() and (inner / CONFIG_FILE).is_file() else folder
 
 
 def write_run(run: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
@@ -134,7 +142,7 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     """A trained model with its vocabulary and the formats of its tasks, ready to act.
 
     Args:
-        run: folder that `gato-lite train` wrote.
+        run: folder that `gato-lite train` or `gato-lite demo` wrote.
         step: which checkpoint; None takes the newest.
         device: where the weights go.
 
@@ -145,6 +153,7 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     Example:
         >>> gato = gato_lite.load("runs/demo")  # doctest: +SKIP
     """
+    run = run_folder(run)
     config = read_run_config(run)
     checkpoint = load_checkpoint(run, step=step, with_optimizer=False)
     gato = Gato(config.model, read_vocabulary(run, config))
@@ -204,6 +213,12 @@ def find_format(
             raise ValueError(unknown_name("trained task", task, named))
         return named[task].spec, named[task].instruction
     fitting = [known for known in formats if known.fits(observation_space, action_space)]
+    if formats and not fitting:
+        warnings.warn(
+            "no task that the model was trained on has these spaces, so observations are tokenised by default; pass "
+            f"task= (one of {', '.join(known.name for known in formats[:5])}, …) or spec= if it is one of them",
+            stacklevel=4,
+        )
     specs = {repr(known.spec): known.spec for known in fitting}
     instructions = {known.instruction for known in fitting}
     spec = next(iter(specs.values())) if len(specs) == 1 else TokenSpec()

@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.feed_forward_out = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: Tensor, rotation: Tensor, attention_over: AttentionOver) -> Tensor:
-        """(T, D) to (T, D); `rotation` is (T, 1, 2, K/2)."""
+        """(T, D) to (T, D); `rotation` is (T, 2, K/2)."""
         n_token, d_model = x.shape
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 3, self.n_head, -1)  # (T, 3, H, K)
         query, key = rotate(qkv[:, :2], rotation).unbind(1)  # (T, H, K) each

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from gato_lite.envs.dataset import Dataset, Document
+from gato_lite.envs.dataset import Dataset
 from gato_lite.model import Gato
-from gato_lite.names import unknown_name
 from gato_lite.run import CONFIG_FILE, RunConfig, RunError, TaskFormat, read_run_config, read_vocabulary, write_run
 from gato_lite.spaces import space_to_json
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -19,25 +17,16 @@ from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.settings import TrainConfig
+from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
 
-SHIPPED: Final = ("text", "emoji")
-"""Datasets that come with the package, by name."""
-
-
 def open_data(name: str) -> Dataset:
-    """A dataset folder, or one of the shipped datasets by its name.
+    """A dataset folder, or one of the shipped datasets ("emoji", "text") by its name.
 
     Raises:
         FileNotFoundError: it is neither.
     """
-    if (Path(name) / "dataset.json").is_file():
-        return Dataset.open(name)
-    if name in SHIPPED:
-        return Dataset.open(Path(str(resources.files("gato_lite") / "data" / name)))
-    if Path(name).exists():
-        return Dataset.open(name)
-    raise FileNotFoundError(unknown_name("dataset", name, SHIPPED) + "; or give the folder of a dataset")
+    return Dataset.open(dataset_folder(name))
 
 
 def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) -> list[Source]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -68,6 +67,11 @@ def corridor(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.open(out)
 
 
+@pytest.fixture
+def corridor_env() -> Corridor:
+    return Corridor()
+
+
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return Vocabulary.shipped()
@@ -78,8 +82,3 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a preset of few weights."""
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     return "tiny"
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return tmp_path / "runs"

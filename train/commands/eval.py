@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -58,8 +58,9 @@ class Options:
 def run(options: Options) -> None:
     """Plays the episodes and prints the scores, then films."""
     from gato_lite.envs.catalogue import find_tasks
-    from gato_lite.run import read_run_config
+    from gato_lite.run import read_run_config, run_folder
 
+    options = replace(options, run=run_folder(options.run))
     trained = [task.name for task in read_run_config(options.run).tasks]
     tasks = find_tasks(options.tasks or _known_tasks(options.run, trained))
     _check_outputs(options, tasks)

@@ -27,12 +27,12 @@ class Options:
 
 def run(options: Options) -> None:
     """Draws the streams."""
-    from gato_lite.run import CONFIG_FILE
+    from gato_lite.run import CONFIG_FILE, run_folder
     from gato_lite.train.console import answer_only
     from gato_lite.train.inspect import inspect_path, render, to_json
     from gato_lite.train.shelf import dataset_folder, dataset_folders
 
-    folder = dataset_folder(options.path)
+    folder = run_folder(dataset_folder(options.path))
     is_run = (folder / CONFIG_FILE).is_file()
     if options.tasks and not is_run:
         raise ValueError(f"{options.path}: --tasks names tasks of a run, but this is none")

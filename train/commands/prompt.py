@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -46,9 +46,10 @@ class Options:
 def run(options: Options) -> None:
     """Writes the text as it comes, or all of it as JSON."""
     from gato_lite.generate import generate
-    from gato_lite.run import load
+    from gato_lite.run import load, run_folder
     from gato_lite.train.pictures import decode_picture, square
 
+    options = replace(options, run=run_folder(options.run))
     picture = None
     if options.image is not None:
         pixels = decode_picture(options.image)

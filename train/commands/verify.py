@@ -27,10 +27,11 @@ class Options:
 
 def run(options: Options) -> int:
     """Prints what was found; 1 if something is wrong."""
+    from gato_lite.run import run_folder
     from gato_lite.train.shelf import dataset_folder
     from gato_lite.train.verify import verify
 
-    found = verify(dataset_folder(options.path))
+    found = verify(run_folder(dataset_folder(options.path)))
     if options.json:
         print_json(found.to_json())
     elif found.ok:
