@@ -20,6 +20,7 @@ from gato_lite.train.settings import TrainConfig
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
 
+
 def open_data(name: str) -> Dataset:
     """A dataset folder, or one of the shipped datasets ("emoji", "text") by its name.
 
@@ -120,6 +121,7 @@ def prepare_run(
 
     Raises:
         FileExistsError: there is a run and neither `resume` nor `overwrite` was asked for.
+        ValueError: a dataset lies in the run that is to be overwritten.
         RunError: the run to be resumed is of another model.
     """
     if (out / CONFIG_FILE).exists() and resume:
@@ -132,15 +134,26 @@ def prepare_run(
             )
     elif out.exists() and any(out.iterdir()):
         if not overwrite:
-            raise FileExistsError(f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out")
+            raise FileExistsError(
+                f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
+            )
         if not (out / CONFIG_FILE).exists():
             raise FileExistsError(f"'{out}' holds something that is not a run; delete it yourself or use another --out")
+        for dataset in datasets:
+            if out.resolve() in dataset.path.resolve().parents:
+                raise ValueError(
+                    f"the dataset '{dataset.path}' lies in the run '{out}' that --overwrite would delete; move it, or "
+                    "use another --out"
+                )
         shutil.rmtree(out)
     vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
     gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed)
     gato.formats = formats_of(datasets)
     run_config = RunConfig(
-        model=gato.config, tasks=gato.formats, vocabulary=vocabulary.fingerprint, training={**asdict(config), **training}
+        model=gato.config,
+        tasks=gato.formats,
+        vocabulary=vocabulary.fingerprint,
+        training={**asdict(config), **training},
     )
     write_run(out, run_config, vocabulary)
     return gato
@@ -175,13 +188,19 @@ def train_run(
     if not data:
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
     datasets = [(open_data(name), weight) for name, weight in data]
-    vocabulary = read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
+    vocabulary = (
+        read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
+    )
     mixture = make_mixture(weighted_sources(datasets, vocabulary, config), vocabulary, config)
     gato = prepare_run(
         config,
         [dataset for dataset, _ in datasets],
         out,
-        training={"data": [[str(name), weight] for name, weight in data], "steps": length.steps, "minutes": length.minutes},
+        training={
+            "data": [[str(name), weight] for name, weight in data],
+            "steps": length.steps,
+            "minutes": length.minutes,
+        },
         vocabulary=vocabulary,
         resume=resume,
         overwrite=overwrite,

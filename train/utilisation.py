@@ -37,9 +37,13 @@ def step_flops(gato: Gato, stream: StreamTensors) -> float:
     blocks = 6.0 * gato.n_block_parameters * len(stream.positions)
     attention = 6.0 * config.n_layer * config.d_model * float((lengths * (lengths + 1)).sum())
     head = sum(6.0 * config.d_model * _classes(gato, group.modality) * len(group.rows) for group in stream.targets)
-    encoders = 6.0 * config.d_encoder * (
-        sum((group.pixels[0].numel() + config.d_model) * len(group.rows) for group in stream.tokens.patch_groups)
-        + (32 + config.d_model) * len(stream.tokens.chunks)
+    encoders = (
+        6.0
+        * config.d_encoder
+        * (
+            sum((group.pixels[0].numel() + config.d_model) * len(group.rows) for group in stream.tokens.patch_groups)
+            + (32 + config.d_model) * len(stream.tokens.chunks)
+        )
     )
     return blocks + attention + head + encoders
 
