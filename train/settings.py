@@ -30,7 +30,7 @@ class TrainConfig:
     matrix_learning_rate: float = 1e-2
     """Peak of Muon."""
     augment: bool = True
-    """Whether pictures are shifted, mirrored and recoloured a little each time they are drawn."""
+    """Whether pictures are turned, scaled, shifted and recoloured a little each time they are drawn."""
     weight_decay: float = 0.01
     """Decoupled, of the blocks' matrices."""
     warmup_steps: int = 100
@@ -50,6 +50,12 @@ class TrainConfig:
         for name in ("context_length", "tokens_per_step", "warmup_steps", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
+        for name in ("learning_rate", "matrix_learning_rate", "gradient_clip"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a positive number, got {name}={getattr(self, name)}")
+        for name in ("weight_decay", "seed", "checkpoint_every_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {name}={getattr(self, name)}")
 
     def model(self, vocab_size: int) -> GatoConfig:
         """Shape of the model."""

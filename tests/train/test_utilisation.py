@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gato_lite.config import GatoConfig
+from gato_lite.model import Gato, stream_tensors
+from gato_lite.sequence import Document, lay_out, plain
+from gato_lite.train.utilisation import matmul_peak, step_flops
+
+CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=64)
+
+
+def flops(*lengths: int, targets: bool = True) -> float:
+    gato = Gato(CONFIG)
+    made = []
+    for length in lengths:
+        target = np.arange(length) == length - 1 if targets else np.zeros(length, np.bool_)
+        ids = np.full(length, 5120, np.int32)
+        made.append(Document(tokens=plain(ids), target=target, labels=ids))
+    return step_flops(gato, stream_tensors(lay_out(made), gato.vocabulary, None))
+
+
+def test_operations_of_a_step() -> None:
+    """Six for each parameter of the blocks and token, the head for its rows, attention within documents."""
+    n_block = 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 32) + 32
+    head = 6 * 32 * 1024
+    attention = 6 * 2 * 32 * 10 * 11
+    assert flops(10) == 6 * n_block * 10 + head + attention
+    assert flops(10, 10) == pytest.approx(2 * flops(10))
+    assert flops(20, targets=False) - 2 * flops(10, targets=False) == 6 * 2 * 32 * (20 * 21 - 2 * 10 * 11)
+
+
+def test_the_peak_of_this_machine() -> None:
+    assert 1e8 < matmul_peak(torch.device("cpu"), seconds=0.01) < 1e15
