@@ -386,15 +386,16 @@ class Policy:
         for other_seen, other_done, other_task, spoken in self._known:
             if other_task == task and other_seen == seen and other_done == done:
                 return spoken
-        spec, instruction = find_format(self.gato.formats, seen, done, task)
-        spec = spec if self._override[0] is None else self._override[0]
+        given, words = self._override
+        spec, instruction = find_format(self.gato.formats, seen, done, task, quiet=given is not None)
+        spec = spec if given is None else given
         vocabulary = self.gato.vocabulary
         action = SpaceTokenizer(done, vocabulary, action=True)
         language = _Language(
             observation=SpaceTokenizer(seen, vocabulary, spec=spec),
             action=action,
             spec=spec,
-            instruction=instruction if self._override[1] is None else self._override[1],
+            instruction=instruction if words is None else words,
             ranges=action.legal_ranges,
         )
         self._known.append((seen, done, task, language))

@@ -194,6 +194,8 @@ def find_format(
     observation_space: AnySpace,
     action_space: AnySpace,
     task: str | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[TokenSpec, str | None]:
     """Token spec and instruction for an environment.
 
@@ -203,6 +205,7 @@ def find_format(
         action_space: of the environment.
         task: name of one of those tasks; None finds those with equal spaces. What they agree on is taken: tasks with
             the same spaces but other instructions leave the instruction out.
+        quiet: whether it is expected that none has these spaces; otherwise there is a warning.
 
     Raises:
         ValueError: `task` is not among them.
@@ -213,7 +216,7 @@ def find_format(
             raise ValueError(unknown_name("trained task", task, named))
         return named[task].spec, named[task].instruction
     fitting = [known for known in formats if known.fits(observation_space, action_space)]
-    if formats and not fitting:
+    if formats and not fitting and not quiet:
         warnings.warn(
             "no task that the model was trained on has these spaces, so observations are tokenised by default; pass "
             f"task= (one of {', '.join(known.name for known in formats[:5])}, …) or spec= if it is one of them",
