@@ -22,7 +22,7 @@ from gato_lite.envs.blocks import folder_name
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.dataset import write_info
 from gato_lite.envs.episodes import EpisodeBuilder, Episodes, concatenate_episodes
-from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError
+from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, time_limit
 from gato_lite.envs.format import BLOCK, DatasetInfo, Spec, versions
 from gato_lite.envs.parts import part_name, write_episodes
 from gato_lite.envs.seeds import RELABEL_SEED
@@ -41,12 +41,13 @@ class Labeller:
     _expert: Expert | None = None
     _previous: Any = None
     _task: str = ""
+    _limit_s: float = 0.0
     _lost: bool = field(default=False)
 
     def begin(self, task: Task, env: AnyEnv, observation: Any, seed: int) -> None:
         """A new episode; its expert is asked from now on."""
         assert task.expert is not None
-        self._task = task.name
+        self._task, self._limit_s = task.name, task.time_limit_s
         self._builder = EpisodeBuilder(env.observation_space, env.action_space)
         self._builder.start(observation, seed)
         self._expert = task.expert(env)
@@ -54,13 +55,15 @@ class Labeller:
         self._previous, self._lost = None, False
 
     def look(self, observation: Any) -> None:
-        """Asks the expert; where it is lost (a Sokoban box in a corner), the episode is kept up to there."""
+        """Asks the expert; where it is lost (a Sokoban box in a corner) or hangs, the episode is kept up to there."""
         assert self._builder is not None
         assert self._expert is not None
         if self._lost:
             return
         try:
-            self._builder.label(self._expert.act(observation, self._previous))
+            with time_limit(self._limit_s):
+                action = self._expert.act(observation, self._previous)
+            self._builder.label(action)
         except ExpertFailedError:
             self._lost = True
 

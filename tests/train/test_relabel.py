@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,27 +79,28 @@ def test_labels_are_the_experts_word_on_each_state(run: Path, tiny: str) -> None
 
 
 class Lost:
-    """An expert that knows nothing after some steps."""
+    """An expert that knows nothing after some steps, or thinks about it for ever."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, *, hangs: bool = False) -> None:
         self.left = after
+        self.hangs = hangs
 
     def reset(self) -> None:
         pass
 
     def act(self, observation: Any, previous: Any) -> int:
         self.left -= 1
+        while self.left < 0 and self.hangs:
+            pass
         if self.left < 0:
             raise ExpertFailedError("lost")
         return 1
 
 
-@pytest.mark.parametrize("after", [0, 3, 1000])
-def test_an_episode_is_kept_up_to_where_the_expert_is_lost(tiny: str, after: int) -> None:
-    from dataclasses import replace
-
+@pytest.mark.parametrize("after, hangs", [(0, False), (3, False), (3, True), (1000, False)])
+def test_an_episode_is_kept_up_to_where_the_expert_is_lost(tiny: str, after: int, hangs: bool) -> None:
     (task,) = find_tasks(["classic/CartPole"])
-    task = replace(task, expert=lambda _env: Lost(after))
+    task = replace(task, expert=lambda _env: Lost(after, hangs=hangs), time_limit_s=0.1)
     kept: dict[str, list[Episodes]] = {}
     gato = Gato(TrainConfig(preset=tiny, context_length=48).model(6148)).eval()
     (outcome,) = play(gato, jobs_of([task], 1, 5), temperature=1.0, evaluation=False, watch=lambda: Labeller(kept))
