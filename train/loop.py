@@ -226,7 +226,7 @@ class Trainer:
         self.step = checkpoint.step
         self.elapsed_s = float(checkpoint.state["elapsed_s"])
         self.skipped = [int(step) for step in checkpoint.state["skipped"]]
-        self._meter_state = checkpoint.state["meter"]
+        self._meter_state = checkpoint.state.get("meter", {})
         self._saved = (self.step, len(self.skipped))
         _drop_lines_after(self.run / "metrics.jsonl", self.step)
         return True
