@@ -6,6 +6,7 @@ picture begins with the `end` token, which stands before every document.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import overload
 
@@ -33,7 +34,7 @@ def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 1
     if picture.ndim != 3 or picture.dtype != np.uint8 or not 1 <= picture.shape[2] <= 4 or not picture.size:
         raise ValueError(f"a picture must be uint8 (H, W, 1 to 4), got {picture.dtype} {picture.shape}")
     height, width, channels = picture.shape
-    grid = PatchGrid(height, width, channels, patch_size)
+    grid = _patch_grid(height, width, channels, patch_size)
     return Tokens(
         ids=np.full(grid.n_patches, vocabulary.patch, np.int32),
         local=np.arange(1, grid.n_patches + 1, dtype=np.int16),
@@ -41,6 +42,11 @@ def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 1
         patch_shapes=grid.shapes,
         patch_intervals=grid.intervals,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _patch_grid(height: int, width: int, channels: int, patch_size: int) -> PatchGrid:
+    return PatchGrid(height, width, channels, patch_size)
 
 
 def prompt_tokens(text: str, picture: Picture | None, vocabulary: Vocabulary, patch_size: int = 16) -> Tokens:

@@ -58,6 +58,11 @@ class StreamTensors:
     """(N+1,) on the host."""
     targets: tuple[TargetGroup, ...]
 
+    @property
+    def n_target(self) -> int:
+        """Target tokens."""
+        return sum(len(group.rows) for group in self.targets)
+
     def to(self, device: torch.device) -> StreamTensors:
         """The same on `device`."""
         return StreamTensors(

@@ -44,7 +44,7 @@ from gato_lite.train.report_data import collect_report
 from gato_lite.train.summary import summary_table
 from gato_lite.train.training import make_mixture, open_data, prepare_run, weighted_sources
 
-EVALUATION_SHARE: Final = 0.17
+EVALUATION_SHARE: Final = 0.15
 """Share of the minutes kept for evaluation and the page."""
 ROUNDS: Final = (0.25, 0.45, 0.65)
 """Shares of the training after which the experts are asked about the model's own episodes."""
@@ -65,16 +65,16 @@ class Part:
 
 
 TASKS: Final[dict[str, Part]] = {
-    "classic/CartPole": Part(100, 0.3, 24),
-    "classic/Acrobot": Part(200, 0.2, 24),
-    "classic/MountainCar": Part(200, 0.3, 32),
-    "classic/MountainCarContinuous": Part(200, 0.15, 16),
-    "classic/Pendulum": Part(200, 0.5, 40),
-    "toy/FrozenLake": Part(300, 0.1, 20),
-    "toy/FrozenLakeNotSlippery": Part(100, 0.05, 20),
-    "toy/FrozenLake8x8": Part(300, 0.15, 20),
-    "toy/Taxi": Part(2000, 0.3, 40),
-    "toy/CliffWalking": Part(100, 0.05, 20),
+    "classic/CartPole": Part(100, 0.25, 16),
+    "classic/Acrobot": Part(200, 0.15, 16),
+    "classic/MountainCar": Part(200, 0.25, 24),
+    "classic/MountainCarContinuous": Part(200, 0.1, 10),
+    "classic/Pendulum": Part(300, 0.6, 40),
+    "toy/FrozenLake": Part(300, 0.1),
+    "toy/FrozenLakeNotSlippery": Part(100, 0.05),
+    "toy/FrozenLake8x8": Part(300, 0.1),
+    "toy/Taxi": Part(2000, 0.25),
+    "toy/CliffWalking": Part(100, 0.05),
     "babyai/GoToRedBallGrey": Part(1000, 0.4, 120),
     "babyai/GoToRedBall": Part(1000, 0.4, 120),
     "babyai/GoToObj": Part(1000, 0.3, 120),
@@ -85,7 +85,7 @@ TASKS: Final[dict[str, Part]] = {
     "babyai/PutNextLocal": Part(3000, 1.2, 400),
     "babyai/UnlockLocal": Part(1500, 0.7, 200),
     "babyai/GoToDoor": Part(1500, 0.5, 200),
-    "sokoban/Sokoban7x7": Part(12000, 1.2, 600),
+    "sokoban/Sokoban7x7": Part(12000, 1.6, 600),
 }
 """What the demo learns to control."""
 LANGUAGE: Final[dict[str, float]] = {"emoji": 3.0, "text": 0.8}

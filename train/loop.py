@@ -25,6 +25,7 @@ import torch
 from gato_lite.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from gato_lite.model import MODALITIES, Gato, Losses, StreamTensors
 from gato_lite.run import RunError, load_weights
+from gato_lite.train.gradient import Gradient
 from gato_lite.train.mixture import Mixture, Prefetch
 from gato_lite.train.optimiser import Optimiser, schedule
 from gato_lite.train.settings import TrainConfig
@@ -204,6 +205,7 @@ class Trainer:
             matrix_learning_rate=config.matrix_learning_rate,
             weight_decay=config.weight_decay,
         )
+        self._gradient = Gradient(gato, config.tokens_per_step)
         self._peak = matmul_peak(gato.device)
         self._in_a_row = 0
         self._meter_state: dict[str, Any] = {}
@@ -270,18 +272,21 @@ class Trainer:
         meter = _Meter.restored(sources, self._meter_state)
         writer = SummaryWriter(str(self.run), purge_step=self.step + 1)
         try:
-            with Signals() as signals, Prefetch(self.mixture, self.step) as streams:
+            n_shard = self._gradient.n_shard
+            with Signals() as signals, self._gradient, Prefetch(self.mixture, self.step, n_shard=n_shard) as streams:
                 while self.done < until and not signals.received:
                     start = time.perf_counter()
                     waited = streams.waited_s
-                    stream = next(streams)
-                    losses = self._update(stream)
+                    shards = next(streams)
+                    losses = self._update(shards)
                     self.step += 1
                     seconds = time.perf_counter() - start
                     self.elapsed_s += seconds
                     meter.waited_s += streams.waited_s - waited
                     if losses is not None:
-                        meter.add(losses, len(stream.positions), step_flops(self.gato, stream), seconds)
+                        tokens = sum(len(shard.positions) for shard in shards)
+                        flops = sum(step_flops(self.gato, shard) for shard in shards)
+                        meter.add(losses, tokens, flops, seconds)
                     if meter.tokens and (self.step % self.config.log_every == 0 or self.done >= 1.0):
                         self._log(meter, writer)
                         meter = _Meter(sources)
@@ -295,13 +300,9 @@ class Trainer:
         if signals.received:
             raise Interrupted(signals.received)
 
-    def _update(self, stream: StreamTensors) -> Losses | None:
+    def _update(self, shards: Sequence[StreamTensors]) -> Losses | None:
         """One optimiser step; None if it was skipped."""
-        device = self.gato.device
-        stream = stream if device.type == "cpu" else stream.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            losses = self.gato.loss(stream)
-        losses.mean.backward()  # type: ignore[no-untyped-call]
+        losses = self._gradient.backward(shards)
         norm = torch.nn.utils.clip_grad_norm_(self.gato.parameters(), self.config.gradient_clip, foreach=True)
         if not torch.isfinite(losses.mean) or not torch.isfinite(norm):
             self._optimiser.clear()

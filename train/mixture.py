@@ -63,6 +63,10 @@ class Mixture:
 
     def stream(self, step: int) -> StreamTensors:
         """The stream of training step `step`."""
+        return self.shards(step, 1)[0]
+
+    def shards(self, step: int, n_shard: int) -> tuple[StreamTensors, ...]:
+        """The stream of training step `step`, its documents dealt out to at most `n_shard` streams of like size."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
         documents = []
         n_token = 0
@@ -71,22 +75,26 @@ class Mixture:
             document = self.sources[index].draw(generator, self.context_length)
             documents.append(replace(document, task=index))
             n_token += len(document.tokens)
-        return stream_tensors(lay_out(documents), self.vocabulary, generator)
+        documents.sort(key=lambda document: len(document.tokens), reverse=True)
+        dealt = [documents[index::n_shard] for index in range(n_shard)]
+        streams = [stream_tensors(lay_out(share), self.vocabulary, generator) for share in dealt if share]
+        return tuple(stream for stream in streams if stream.targets) or tuple(streams)
 
 
 class Prefetch:
-    """Makes the streams of steps `first`, `first + 1`, … in a thread, a few ahead of the reader.
+    """Makes the shards of steps `first`, `first + 1`, … in a thread, a few steps ahead of the reader.
 
     Example:
-        >>> with Prefetch(mixture, first=0) as streams:  # doctest: +SKIP
-        ...     stream = next(streams)
+        >>> with Prefetch(mixture, first=0) as steps:  # doctest: +SKIP
+        ...     shards = next(steps)
     """
 
-    def __init__(self, mixture: Mixture, first: int, n_ahead: int = 3) -> None:
+    def __init__(self, mixture: Mixture, first: int, *, n_shard: int = 1, n_ahead: int = 3) -> None:
         self.waited_s = 0.0
         """Seconds that the reader has waited for a stream."""
         self._mixture = mixture
-        self._ready: queue.Queue[StreamTensors | BaseException] = queue.Queue(maxsize=n_ahead)
+        self._n_shard = n_shard
+        self._ready: queue.Queue[tuple[StreamTensors, ...] | BaseException] = queue.Queue(maxsize=n_ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._make, args=(first,), name="gato-lite-loader", daemon=True)
 
@@ -102,10 +110,10 @@ class Prefetch:
             except queue.Empty:
                 self._thread.join(timeout=0.05)
 
-    def __iter__(self) -> Iterator[StreamTensors]:
+    def __iter__(self) -> Iterator[tuple[StreamTensors, ...]]:
         return self
 
-    def __next__(self) -> StreamTensors:
+    def __next__(self) -> tuple[StreamTensors, ...]:
         start = time.perf_counter()
         made = self._ready.get()
         self.waited_s += time.perf_counter() - start
@@ -116,7 +124,7 @@ class Prefetch:
     def _make(self, step: int) -> None:
         while not self._stop.is_set():
             try:
-                self._ready.put(self._mixture.stream(step))
+                self._ready.put(self._mixture.shards(step, self._n_shard))
             except BaseException as error:  # noqa: BLE001 - handed to the reader, which raises it
                 self._ready.put(error)
                 return

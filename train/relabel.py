@@ -14,7 +14,7 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -31,16 +31,29 @@ from gato_lite.spaces import space_to_json
 from gato_lite.train.rollout import Outcome, deal, play
 
 
+SLACK: Final = 2.5
+"""An episode is cut when it is this many times as long as the expert's are: a model that is lost stays so."""
+SHORTEST: Final = 16
+"""Timesteps that an episode may always have."""
+LONGEST: Final = 200
+"""Timesteps that no episode may exceed."""
+
+
 @dataclass
 class Labeller:
     """Watches one episode and writes down what the expert would have done."""
 
     kept: dict[str, list[Episodes]]
     """Finished episodes by task; shared by all watchers of a rollout."""
+    experts: dict[int, Expert] = field(default_factory=dict)
+    """The expert of each environment by its id, made once; shared likewise."""
     _builder: EpisodeBuilder | None = None
     _expert: Expert | None = None
     _previous: Any = None
+    finished: bool = False
+    """Whether the expert is lost, or the episode is much longer than the expert's."""
     _task: str = ""
+    _longest: int = 0
     _limit_s: float = 0.0
     _lost: bool = field(default=False)
 
@@ -50,9 +63,13 @@ class Labeller:
         self._task, self._limit_s = task.name, task.time_limit_s
         self._builder = EpisodeBuilder(env.observation_space, env.action_space)
         self._builder.start(observation, seed)
-        self._expert = task.expert(env)
+        if id(env) not in self.experts:
+            self.experts[id(env)] = task.expert(env)
+        self._expert = self.experts[id(env)]
         self._expert.reset()
         self._previous, self._lost = None, False
+        length = task.expert_score.length if task.expert_score is not None else LONGEST
+        self._longest = max(SHORTEST, min(LONGEST, round(SLACK * length)))
 
     def look(self, observation: Any) -> None:
         """Asks the expert; where it is lost (a Sokoban box in a corner) or hangs, the episode is kept up to there."""
@@ -65,7 +82,7 @@ class Labeller:
                 action = self._expert.act(observation, self._previous)
             self._builder.label(action)
         except ExpertFailedError:
-            self._lost = True
+            self._lost = self.finished = True
 
     def step(self, action: Any, observation: Any, reward: float) -> None:
         """Notes the action taken."""
@@ -73,6 +90,7 @@ class Labeller:
         self._previous = action
         if not self._lost:
             self._builder.step(action, observation, reward)
+            self.finished = self._builder.n_timesteps >= self._longest
 
     def end(self, *, terminated: bool, truncated: bool, outcome: Outcome) -> None:
         """Keeps the episode."""
@@ -87,7 +105,7 @@ class Labeller:
 
 
 def relabel(
-    run: Path, wanted: Mapping[str, int], out: Path, *, seed: int, temperature: float = 1.0, workers: int = 2
+    run: Path, wanted: Mapping[str, int], out: Path, *, seed: int, temperature: float = 0.5, workers: int = 2
 ) -> dict[str, Path]:
     """Lets the run's newest checkpoint act and writes one labelled dataset for each task.
 
@@ -123,13 +141,14 @@ def _relabel_share(
     torch.set_num_threads(1)
     by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
     kept: dict[str, list[Episodes]] = {}
+    experts: dict[int, Expert] = {}
     play(
         load(run),
         [(by_name[name], env_seed) for name, env_seed in share],
         temperature=temperature,
         seed=seed,
         evaluation=False,
-        watch=lambda: Labeller(kept),
+        watch=lambda: Labeller(kept, experts),
     )
     return kept
 

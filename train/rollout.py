@@ -37,6 +37,9 @@ class Outcome:
 class Watcher(Protocol):
     """Sees everything that happens in one slot's episode."""
 
+    finished: bool
+    """Whether it has seen enough; the episode is then cut."""
+
     def begin(self, task: Task, env: AnyEnv, observation: Any, seed: int) -> None:
         """The episode began."""
 
@@ -161,6 +164,7 @@ def _step(place: _Place, action: Any) -> Outcome | None:
     place.length += 1
     if place.watcher is not None:
         place.watcher.step(action, observation, float(reward))
+        truncated = truncated or (place.watcher.finished and not terminated)
     if not (terminated or truncated):
         return None
     outcome = Outcome(

@@ -25,7 +25,7 @@ class TrainConfig:
     """Tokens in one step's stream."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """AdamW for everything, or Muon for the blocks' matrices."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak of AdamW."""
     matrix_learning_rate: float = 1e-2
     """Peak of Muon."""

@@ -126,7 +126,7 @@ def test_prefetched_streams_are_those_of_the_mixture(corridor: Dataset) -> None:
     made = mixture(everything(corridor), [1.0, 1.0, 1.0])
     with Prefetch(made, first=5) as streams:
         for step in range(5, 12):
-            assert_same(next(streams), made.stream(step))
+            assert_same(next(streams)[0], made.stream(step))
         assert streams.waited_s >= 0.0
         thread = streams._thread
     assert not thread.is_alive()
@@ -135,10 +135,10 @@ def test_prefetched_streams_are_those_of_the_mixture(corridor: Dataset) -> None:
 def test_an_error_of_the_loader_reaches_the_reader() -> None:
     made = mixture([Fixed("a", 5)], [1.0])
 
-    def broken(step: int) -> StreamTensors:
-        raise RuntimeError(f"no step {step}")
+    def broken(step: int, n_shard: int) -> tuple[StreamTensors, ...]:
+        raise RuntimeError(f"no step {step} for {n_shard}")
 
-    made.stream = broken  # type: ignore[method-assign]
+    made.shards = broken  # type: ignore[method-assign]
     with Prefetch(made, first=2) as streams, pytest.raises(RuntimeError, match="no step 2"):
         next(streams)
 

@@ -58,6 +58,8 @@ def test_watchers_see_every_step(gato: Gato) -> None:
     seen: list[Watching] = []
 
     class Watching:
+        finished = False
+
         def __init__(self) -> None:
             self.events: list[str] = []
             self.outcome: Outcome | None = None
