@@ -236,4 +236,9 @@ def task_name(env: AnyEnv) -> str:
     """`gym:ID` where `gymnasium.make(ID)` makes `env`, otherwise the name of its class."""
     if env.spec is None or env.spec.additional_wrappers:
         return type(env.unwrapped).__name__
+    plain = gym.spec(env.spec.id)
+    given = {name: value for name, value in env.spec.kwargs.items() if name != "render_mode"}
+    same = given == {name: value for name, value in plain.kwargs.items() if name != "render_mode"}
+    if not same or env.spec.max_episode_steps != plain.max_episode_steps:
+        return type(env.unwrapped).__name__
     return ANY_GYMNASIUM + env.spec.id

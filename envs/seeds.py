@@ -10,6 +10,8 @@ RELABEL_SEED: Final = 700_000_000
 """First seed of episodes that an agent plays while its expert says what it would have done; recordings stay below."""
 REFERENCE_SEED: Final = 900_000_000
 """First seed for measuring random policies and experts."""
+VALIDATION_SEED: Final = 1_500_000_000
+"""First seed for looking at a model while it trains."""
 EVALUATION_SEED: Final = 1_000_000_000
 """First seed for evaluating a trained agent."""
 BLOCK_SEEDS: Final = 1_000

@@ -3,7 +3,8 @@
     OUT/data/TASK            experts' episodes, as `gato-lite record` writes them
     OUT/data/round-N/TASK    the model's own episodes, labelled by the experts
     OUT/run                  the run; its report.html is the page
-    OUT/scores.json          as `gato-lite eval --json` writes them, and the language scores beside them
+    OUT/scores.json          as `gato-lite eval --json` writes them
+    OUT/language.json        captions and text beside their baselines, and what the time went to
 
 The minutes are those of the whole command. Recording takes what it takes; evaluation and the page are given a share of
 the time; training gets the rest, and its schedule ends when that does.
@@ -14,12 +15,12 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import rich
@@ -108,19 +109,18 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Counts the block towards a stage."""
-        began = time.monotonic()
+        """Counts the block towards a stage, but for the stages inside it, which count for themselves."""
+        began, before = time.monotonic(), sum(self.spent.values())
         try:
             yield
         finally:
-            self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - began
+            inside = sum(self.spent.values()) - before
+            self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - began - inside
 
 
-class DemoScores(msgspec.Struct, frozen=True, kw_only=True):
-    """OUT/scores.json: as `gato-lite eval` writes it, with what the model names and writes."""
+class LanguageScores(msgspec.Struct, frozen=True, kw_only=True):
+    """OUT/language.json: what the model names and writes, and what the time went to."""
 
-    tasks: dict[str, Any]
-    suites: dict[str, Any]
     captions: CaptionScore
     text: TextScore
     seconds: dict[str, float]
@@ -150,7 +150,7 @@ def run_demo(out: Path, *, minutes: float = 10.0, overwrite: bool = False) -> No
 
 def _claim(out: Path, *, overwrite: bool) -> None:
     """Checks the extras, and that `out` is free or a demo's."""
-    for package in ("minigrid", "imageio_ffmpeg", "matplotlib"):
+    for package in ("minigrid", "imageio_ffmpeg", "pygame"):
         try:
             __import__(package)
         except ImportError as error:
@@ -158,8 +158,8 @@ def _claim(out: Path, *, overwrite: bool) -> None:
     if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise FileExistsError(f"'{out}' is not empty; replace it with --overwrite, or use another --out")
-        known = {"data", "run", "scores.json"}
-        if {entry.name for entry in out.iterdir()} - known:
+        known = {"data", "run", "scores.json", "language.json"}
+        if {entry.name for entry in out.iterdir()} - known or not any((out / "data").glob("*/part-*.parquet")):
             raise FileExistsError(f"'{out}' holds something that is not a demo; delete it yourself or use another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -189,14 +189,25 @@ def _train(out: Path, recorded: dict[str, Path], clock: Clock, workers: int) -> 
         asked = {name: round(part.asked * _scale(clock.minutes)) for name, part in TASKS.items() if part.asked}
         for number, until in enumerate(ROUNDS):
             trainer.train(until)
+            if clock.left_s < 2 * EVALUATION_SHARE * clock.minutes * 60:
+                break  # a slow machine: what is left is for training and evaluation
             with clock.stage("asking the experts"):
-                made = relabel(run, asked, out / "data" / f"round-{number}", seed=number, workers=workers)
+                made, solved = relabel(run, asked, out / "data" / f"round-{number}", seed=number, workers=workers)
                 new = [(Dataset.open(path), TASKS[name].weight / len(ROUNDS)) for name, path in made.items()]
                 weighted += weighted_sources(new, vocabulary, config)
                 trainer.mixture = make_mixture(weighted, vocabulary, config)
+            trainer.note("solved_by_suite", _by_suite(solved))
             trainer.length = _length(clock, trainer.elapsed_s)  # asking took some of the time
         trainer.train()
     return run
+
+
+def _by_suite(shares: Mapping[str, float]) -> dict[str, float]:
+    """Means over the tasks of each suite."""
+    suites: dict[str, list[float]] = {}
+    for name, share in shares.items():
+        suites.setdefault(name.split("/")[0], []).append(share)
+    return {suite: sum(values) / len(values) for suite, values in suites.items()}
 
 
 def _length(clock: Clock, trained_s: float) -> Length:
@@ -215,8 +226,9 @@ def _evaluate_and_report(out: Path, run: Path, clock: Clock, workers: int) -> No
         scores = evaluate_run(run, episodes=EPISODES, workers=workers, on_progress=show)
     with clock.stage("films and words"), bar("Filming", "films") as show:
         films, captions, text = _films_and_words(run, workers, show)
-    found = DemoScores(tasks=scores.tasks, suites=scores.suites, captions=captions, text=text, seconds=clock.spent)
-    (out / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    language = LanguageScores(captions=captions, text=text, seconds=clock.spent)
+    for name, found in (("scores.json", scores), ("language.json", language)):
+        (out / name).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
     data = collect_report(
         run,
         load(run),
@@ -263,7 +275,9 @@ def _film(run: Path, name: str) -> Path:
 
 def _streams(run: Path, data: Path) -> list[TokenStream]:
     """A timestep of three different tasks, and a captioned picture, to be drawn token by token."""
-    vocabulary = load(run).vocabulary
+    gato = load(run)
+    vocabulary = gato.vocabulary
     chosen = ("classic/CartPole", "babyai/GoToLocal", "classic/Pendulum")
     streams = [control_stream(Dataset.open(data / folder_name(name)), vocabulary) for name in chosen]
-    return [*streams, *document_streams(open_data("emoji").read_documents("test")[:1], vocabulary, name="emoji")]
+    picture = open_data("emoji").read_documents("test")[:1]
+    return [*streams, *document_streams(picture, vocabulary, name="emoji", patch_size=gato.config.patch_size)]

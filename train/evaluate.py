@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 
 from gato_lite.envs.catalogue import Task, find_tasks
-from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
+from gato_lite.model import Gato
 from gato_lite.run import load, read_run_config
 from gato_lite.train.rollout import Outcome, deal, jobs_of, play
 
@@ -112,6 +113,23 @@ def evaluate_run(
 
         film_tasks(load(run), found, video, seed=seed)
     return scores
+
+
+def evaluator(tasks: Sequence[Task], episodes: int = 8) -> Callable[[Gato], dict[str, float]]:
+    """A quick look at a model in training: the mean normalised score of each suite.
+
+    Args:
+        tasks: of the catalogue; those without references are left out.
+        episodes: of each task, on seeds that neither data nor a final evaluation has.
+    """
+    scored = [task for task in tasks if task.random is not None and task.expert_score is not None]
+
+    def evaluate(gato: Gato) -> dict[str, float]:
+        outcomes = play(gato, jobs_of(scored, episodes, VALIDATION_SEED), n_slot=SLOTS)
+        suites = summarise(scored, outcomes, VALIDATION_SEED).suites
+        return {name: suite.mean for name, suite in suites.items() if suite.mean is not None}
+
+    return evaluate
 
 
 def _outcomes(

@@ -214,15 +214,18 @@ def timestep_stream(
     return TokenStream(name=name, about=about, rows=tuple(rows), n_tokens=len(rows))
 
 
-def document_streams(documents: Sequence[Document], vocabulary: Vocabulary, *, name: str) -> list[TokenStream]:
-    """The first captioned picture and the first text among `documents`."""
+def document_streams(
+    documents: Sequence[Document], vocabulary: Vocabulary, *, name: str, patch_size: int = 16
+) -> list[TokenStream]:
+    """The first captioned picture and the first text among `documents`; `patch_size` is the model's."""
     pictures = [document for document in documents if document.image is not None]
     texts = [document for document in documents if document.image is None]
     streams = []
     for document in (*pictures[:1], *texts[:1]):
         end = plain([vocabulary.end])
         text = concatenate([plain(vocabulary.text.encode(document.text)), end])
-        start = end if document.image is None else picture_tokens(decode_picture(document.image), vocabulary)
+        pixels = None if document.image is None else decode_picture(document.image)
+        start = end if pixels is None else picture_tokens(pixels, vocabulary, patch_size)
         place = "picture" if document.image is not None else "text"
         leaves: list[tuple[str, Leaf | None]] = [(place, None)] * len(start)
         leaves += [("text" if document.image is None else "caption", None)] * len(text)

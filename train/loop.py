@@ -11,6 +11,7 @@ bit for bit on the same machine. A non-finite loss or gradient skips the step; s
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -49,8 +50,9 @@ class Length:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError(f"give either steps or minutes, got steps={self.steps}, minutes={self.minutes}")
-        if (self.steps or 0) < 0 or (self.minutes or 0.0) < 0.0:
-            raise ValueError(f"a run cannot be shorter than nothing, got steps={self.steps}, minutes={self.minutes}")
+        given = self.steps if self.steps is not None else self.minutes
+        if given is None or not math.isfinite(given) or given <= 0:
+            raise ValueError(f"a run's length must be above 0, got steps={self.steps}, minutes={self.minutes}")
 
     def progress(self, step: int, elapsed_s: float) -> float:
         """Share of the run that is done, in [0, 1]."""
@@ -175,6 +177,7 @@ class Trainer:
         config: how to train.
         length: how long the whole run is.
         on_progress: called after every logged step.
+        evaluate: gives the score of each suite; called every `config.evaluate_every_s` seconds.
     """
 
     def __init__(
@@ -186,7 +189,9 @@ class Trainer:
         length: Length,
         *,
         on_progress: Callable[[Progress], None] | None = None,
+        evaluate: Callable[[Gato], dict[str, float]] | None = None,
     ) -> None:
+        self._evaluate = evaluate
         self.gato = gato
         self.mixture = mixture
         self.run = run
@@ -194,7 +199,7 @@ class Trainer:
         self.length = length
         self.step = 0
         self.elapsed_s = 0.0
-        """Seconds of training, evaluation and set-up left out."""
+        """Seconds of training and of evaluating in between; set-up is left out."""
         self.skipped: list[int] = []
         """Steps that were skipped because a loss or gradient was not finite."""
         self._on_progress = on_progress
@@ -218,6 +223,7 @@ class Trainer:
             RunError: it does not fit this model.
         """
         if not list_checkpoints(self.run):
+            _drop_lines_after(self.run / "metrics.jsonl", 0)  # killed before the first checkpoint
             return False
         checkpoint = load_checkpoint(self.run)
         load_weights(self.gato, checkpoint)
@@ -267,7 +273,7 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         self.gato.train()
-        last_saved = time.monotonic()
+        last_saved = last_evaluated = time.monotonic()
         sources = [source.name for source in self.mixture.sources]
         meter = _Meter.restored(sources, self._meter_state)
         writer = SummaryWriter(str(self.run), purge_step=self.step + 1)
@@ -294,11 +300,31 @@ class Trainer:
                     if time.monotonic() - last_saved > self.config.checkpoint_every_s:
                         self.save()
                         last_saved = time.monotonic()
+                    if self._evaluate and time.monotonic() - last_evaluated > self.config.evaluate_every_s:
+                        self._score(self._evaluate)
+                        last_evaluated = time.monotonic()
                 self.save()
         finally:
             writer.close()
         if signals.received:
             raise Interrupted(signals.received)
+
+    def note(self, key: str, values: dict[str, float]) -> None:
+        """Writes a line of something else than losses to the metrics, and to TensorBoard."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        line = {"step": self.step, "elapsed_s": round(self.elapsed_s, 3), "progress": round(self.done, 5)}
+        _append(self.run / "metrics.jsonl", {**line, key: {name: round(value, 5) for name, value in values.items()}})
+        with SummaryWriter(str(self.run)) as writer:
+            for name, value in values.items():
+                writer.add_scalar(f"{key}/{name}", value, self.step)
+
+    def _score(self, evaluate: Callable[[Gato], dict[str, float]]) -> None:
+        start = time.perf_counter()
+        self.gato.eval()
+        self.note("score_by_suite", evaluate(self.gato))
+        self.gato.train()
+        self.elapsed_s += time.perf_counter() - start
 
     def _update(self, shards: Sequence[StreamTensors]) -> Losses | None:
         """One optimiser step; None if it was skipped."""
@@ -315,6 +341,8 @@ class Trainer:
     def _skip(self) -> None:
         self.skipped.append(self.step)
         self._in_a_row += 1
+        where = {"step": self.step, "elapsed_s": round(self.elapsed_s, 3), "progress": round(self.done, 5)}
+        _append(self.run / "metrics.jsonl", {**where, "skipped_step": self.step, "seed": self.config.seed})
         if self._in_a_row >= MAX_SKIPPED:
             self.save()
             raise TrainingStoppedError(
@@ -335,8 +363,7 @@ class Trainer:
             "waited_s": round(meter.waited_s, 5),
             "skipped": len(self.skipped),
         }
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(self.run / "metrics.jsonl", line)
         for key, value in line.items():
             if isinstance(value, dict):
                 for name, part in value.items():
@@ -347,6 +374,11 @@ class Trainer:
             self._on_progress(
                 Progress(self.step, self.elapsed_s, self.done, line["loss"], line["tokens_per_s"], utilisation)
             )
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -68,7 +68,7 @@ class Mixture:
     def shards(self, step: int, n_shard: int) -> tuple[StreamTensors, ...]:
         """The stream of training step `step`, its documents dealt out to at most `n_shard` streams of like size."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        documents = []
+        documents: list[Document] = []
         n_token = 0
         while n_token < self.tokens_per_step:
             index = min(int(np.searchsorted(self._ends, generator.random(), side="right")), len(self.sources) - 1)

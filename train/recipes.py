@@ -21,7 +21,7 @@ def quick() -> TrainConfig:
 
 def demo() -> TrainConfig:
     """What `gato-lite demo` trains: 21 control tasks, emoji names and English text with one set of weights."""
-    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon")
+    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True)
 
 
 RECIPES: Final[dict[str, Callable[[], TrainConfig]]] = {"quick": quick, "demo": demo}

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from gato_lite.envs.blocks import folder_name
@@ -106,7 +108,7 @@ class Labeller:
 
 def relabel(
     run: Path, wanted: Mapping[str, int], out: Path, *, seed: int, temperature: float = 0.5, workers: int = 2
-) -> dict[str, Path]:
+) -> tuple[dict[str, Path], dict[str, float]]:
     """Lets the run's newest checkpoint act and writes one labelled dataset for each task.
 
     Args:
@@ -118,31 +120,38 @@ def relabel(
         workers: processes.
 
     Returns:
-        The dataset of each task; a task without a whole episode is left out.
+        The dataset of each task (a task without a whole episode is left out), and the share of episodes with success
+        of each task that knows it.
     """
     first = RELABEL_SEED + seed * 1_000_000
     jobs = [(name, first + index) for index in range(max(wanted.values())) for name in wanted if index < wanted[name]]
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        found = pool.starmap(_relabel_share, [(run, share, temperature, seed) for share in deal(jobs, workers)])
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        asked = [pool.submit(_relabel_share, run, share, temperature, seed) for share in deal(jobs, workers)]
+        found = [future.result() for future in asked]
     written = {}
     for task in find_tasks(list(wanted)):
-        runs = [episode for kept in found for episode in kept.get(task.name, [])]
+        runs = [episode for kept, _ in found for episode in kept.get(task.name, [])]
         if runs:
             runs.sort(key=lambda episode: int(episode.seeds[0]))
             path = out / folder_name(task.name)
             _write(path, task, runs)
             written[task.name] = path
-    return written
+    outcomes = [outcome for _, played in found for outcome in played if outcome.success is not None]
+    solved = {
+        name: float(np.mean([bool(outcome.success) for outcome in outcomes if outcome.task == name]))
+        for name in dict.fromkeys(outcome.task for outcome in outcomes)
+    }
+    return written, solved
 
 
 def _relabel_share(
     run: Path, share: Sequence[tuple[str, int]], temperature: float, seed: int
-) -> dict[str, list[Episodes]]:
+) -> tuple[dict[str, list[Episodes]], list[Outcome]]:
     torch.set_num_threads(1)
     by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
     kept: dict[str, list[Episodes]] = {}
     experts: dict[int, Expert] = {}
-    play(
+    played = play(
         load(run),
         [(by_name[name], env_seed) for name, env_seed in share],
         temperature=temperature,
@@ -150,7 +159,7 @@ def _relabel_share(
         evaluation=False,
         watch=lambda: Labeller(kept, experts),
     )
-    return kept
+    return kept, played
 
 
 def _write(path: Path, task: Task, runs: Sequence[Episodes]) -> None:

@@ -51,6 +51,7 @@ def curve_section(metrics: Metrics) -> str:
     for key, title, unit in (
         ("loss_by_modality", "Loss by kind of target", "nats per target token"),
         ("score_by_suite", "Score during training", "0 random, 1 expert"),
+        ("solved_by_suite", "Levels solved in the model's own short episodes", "share, at temperature 0.5"),
     ):
         lines = _grouped(key, metrics, x)[:3]
         if lines:

@@ -172,7 +172,7 @@ def _step(place: _Place, action: Any) -> Outcome | None:
         seed=place.seed,
         total_reward=place.total_reward,
         length=place.length,
-        success=place.task.is_success(place.total_reward, info) if place.task.metric == "success" else None,
+        success=place.task.is_success(place.total_reward, info),
     )
     if place.watcher is not None:
         place.watcher.end(terminated=bool(terminated), truncated=bool(truncated), outcome=outcome)

@@ -29,7 +29,7 @@ class TrainConfig:
     """Peak of AdamW."""
     matrix_learning_rate: float = 1e-2
     """Peak of Muon."""
-    augment: bool = True
+    augment: bool = False
     """Whether pictures are turned, scaled, shifted and recoloured a little each time they are drawn."""
     weight_decay: float = 0.01
     """Decoupled, of the blocks' matrices."""
@@ -41,6 +41,8 @@ class TrainConfig:
     """Of weights and batches."""
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints."""
+    evaluate_every_s: float = 300.0
+    """Seconds between evaluations of a few episodes of each task."""
     log_every: int = 20
     """Steps between lines of `metrics.jsonl`."""
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from gato_lite.envs.catalogue import TASKS
 from gato_lite.envs.dataset import Dataset
 from gato_lite.model import Gato
 from gato_lite.run import CONFIG_FILE, RunConfig, RunError, TaskFormat, read_run_config, read_vocabulary, write_run
 from gato_lite.spaces import space_to_json
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.evaluate import evaluator
 from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.pictures import decode_picture
@@ -127,12 +131,11 @@ def prepare_run(
     if (out / CONFIG_FILE).exists() and resume:
         stored = read_run_config(out)
         vocabulary = read_vocabulary(out, stored)
-        if stored.model != config.model(vocabulary.size):
-            raise RunError(
-                f"{out / CONFIG_FILE}: the run's model is {stored.model}, this recipe's is "
-                f"{config.model(vocabulary.size)}; resume with the recipe that began it"
-            )
-    elif out.exists() and any(out.iterdir()):
+        _check_same(out / CONFIG_FILE, stored.training, {**asdict(config), **training})
+        gato = Gato(stored.model, vocabulary, seed=config.seed)
+        gato.formats = stored.tasks
+        return gato
+    if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise FileExistsError(
                 f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
@@ -157,6 +160,16 @@ def prepare_run(
     )
     write_run(out, run_config, vocabulary)
     return gato
+
+
+def _check_same(file: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raises a RunError that names what the run to be resumed was trained with and is asked to change."""
+    asked = msgspec.to_builtins(asked)
+    free = ("steps", "minutes", "log_every", "checkpoint_every_s", "evaluate_every_s")
+    changed = [name for name in asked if name not in free and stored.get(name) != asked[name]]
+    if changed:
+        told = "; ".join(f"{name} was {stored.get(name)}, got {asked[name]}" for name in changed[:4])
+        raise RunError(f"{file}: --resume needs the recipe, options and data that began the run: {told}")
 
 
 def train_run(
@@ -205,7 +218,10 @@ def train_run(
         resume=resume,
         overwrite=overwrite,
     )
-    trainer = Trainer(gato, mixture, out, config, length, on_progress=on_progress)
+    known = [TASKS[task.name] for task in gato.formats if task.name in TASKS and TASKS[task.name].installed]
+    trainer = Trainer(
+        gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluator(known) if known else None
+    )
     if resume:
         trainer.resume()
     trainer.train()

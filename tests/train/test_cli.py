@@ -307,7 +307,11 @@ def test_verify_and_inspect_a_run(capsys, run):
 
 
 def test_a_run_is_not_overwritten_but_resumed(capsys, run, tmp_path):
-    arguments = ["--data", run.parent / "poems", "--out", run]
+    arguments = ["--data", f"{run.parent / 'poems'}=2", "--out", run]
+    other = ["--data", run.parent / "poems", "--out", run, "--steps", 4, "--resume"]
+    assert "--resume needs the recipe, options and data that began the run: data was" in refused(
+        capsys, "train", "quick", *other
+    )
     assert "--resume" in refused(capsys, "train", "quick", *arguments, "--steps", 4)
     assert told(capsys, "train", "quick", *arguments, "--steps", 4, "--resume")[0] == 0
     assert (run / "checkpoints" / "step_4").is_dir()

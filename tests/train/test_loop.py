@@ -355,8 +355,8 @@ def test_training_outside_the_main_thread(tmp_path: Path) -> None:
     [
         ({}, "give either steps or minutes, got steps=None, minutes=None"),
         ({"steps": 1, "minutes": 1.0}, "give either steps or minutes, got steps=1, minutes=1.0"),
-        ({"steps": -1}, "a run cannot be shorter than nothing, got steps=-1, minutes=None"),
-        ({"minutes": -0.5}, "a run cannot be shorter than nothing, got steps=None, minutes=-0.5"),
+        ({"steps": -1}, "a run's length must be above 0, got steps=-1, minutes=None"),
+        ({"minutes": -0.5}, "a run's length must be above 0, got steps=None, minutes=-0.5"),
     ],
 )
 def test_lengths_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
@@ -364,15 +364,15 @@ def test_lengths_that_cannot_be(arguments: dict[str, Any], message: str) -> None
         Length(**arguments)
 
 
-@given(st.integers(0, 1000), st.integers(0, 2000), st.floats(0, 1e5))
+@given(st.integers(1, 1000), st.integers(0, 2000), st.floats(0, 1e5))
 def test_progress_is_a_share(steps: int, step: int, elapsed: float) -> None:
     assert 0.0 <= Length(steps=steps).progress(step, elapsed) <= 1.0
     assert 0.0 <= Length(minutes=steps / 10).progress(step, elapsed) <= 1.0
     assert Length(steps=steps).progress(max(steps, 1), 0.0) == 1.0
 
 
-def test_a_run_of_no_steps_saves_its_fresh_weights(tmp_path: Path) -> None:
-    made = trainer(tmp_path, Length(steps=0))
+def test_a_run_stopped_before_its_first_step_saves_its_fresh_weights(tmp_path: Path) -> None:
+    made = trainer(tmp_path, Length(steps=1))
     made.train(until=0.0)
     assert list_checkpoints(tmp_path) == [0]
 
