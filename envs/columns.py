@@ -77,7 +77,7 @@ def _stack_array(space: AnySpace, values: Values, role: Role) -> npt.NDArray[Any
             raise BadValue(0, f"expected {dtype} values of {space}, got {array.dtype}")
         column = array.astype(dtype, copy=False)
         _refuse(values, column != array, f"a value of {dtype}")
-    if role != "observation" or not isinstance(space, spaces.Box):
+    if role != "observation" or not isinstance(space, spaces.Box) or dtype.kind != "f":
         low, high = _bounds(space)
         _refuse(values, (column < low) | (column > high), f"a member of {space}")
     return column

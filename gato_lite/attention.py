@@ -42,7 +42,7 @@ def attend(
         key: (T, H, K).
         value: (T, H, K).
         offsets: (N+1,) first token of each of the N documents, then T; on the host.
-        backend: implementation; `auto` takes `sdpa` on a CPU and `varlen` on CUDA.
+        backend: implementation; `auto` takes `varlen` for half precision on CUDA, else `sdpa`.
 
     Raises:
         ValueError: unknown backend.

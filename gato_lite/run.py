@@ -8,6 +8,7 @@ RUN/checkpoints/      see `gato_lite.checkpoint`
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tasks: tuple[TaskFormat, ...] = ()
     vocabulary: str
     """Fingerprint of the vocabulary."""
-    training: dict[str, Any] = {}  # Any: the training configuration, for people and for --resume
+    training: dict[str, Any] = {}  # Any: fields of the training configuration; --resume holds to them
     """How it was trained."""
 
 
@@ -88,7 +89,10 @@ def write_run(run: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
     }
     for name, data in files.items():
         partial = run / f".{name}.partial"
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(run / name)
 
 
@@ -148,7 +152,8 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
 
     Raises:
         FileNotFoundError: there is no run or no checkpoint.
-        RunError: a file of the run is damaged, of a later version or of another vocabulary.
+        RunError: the configuration is damaged, of a later version, of another vocabulary or of other weights.
+        ValueError: the checkpoint is damaged; the message names an older one that is whole.
 
     Example:
         >>> gato = gato_lite.load("runs/demo")  # doctest: +SKIP

@@ -127,7 +127,7 @@ def space_from_json(stored: Mapping[str, Any]) -> AnySpace:
     """
     try:
         return _space_from_json(stored)
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"space must be JSON that space_to_json wrote, got {stored!r}: {error!r}") from error
 
 

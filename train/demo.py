@@ -31,7 +31,7 @@ from gato_lite.envs.catalogue import find_tasks
 from gato_lite.envs.dataset import Dataset
 from gato_lite.run import load
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.train.console import bar, share_bar
+from gato_lite.train.console import bar, share_bar, write_whole
 from gato_lite.train.cores import usable_cores
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.films import film_tasks
@@ -160,7 +160,9 @@ def _claim(out: Path, *, overwrite: bool) -> None:
             raise FileExistsError(f"'{out}' is not empty; replace it with --overwrite, or use another --out")
         known = {"data", "run", "scores.json", "language.json"}
         if {entry.name for entry in out.iterdir()} - known or not any((out / "data").glob("*/part-*.parquet")):
-            raise FileExistsError(f"'{out}' holds something that is not a demo; delete it yourself or use another --out")
+            raise FileExistsError(
+                f"'{out}' holds something that is not a demo; delete it yourself or use another --out"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -177,7 +179,9 @@ def _train(out: Path, recorded: dict[str, Path], clock: Clock, workers: int) -> 
     run, config, vocabulary = out / "run", find_recipe("demo"), Vocabulary.shipped()
     data = [(Dataset.open(path), TASKS[name].weight) for name, path in recorded.items()]
     data += [(open_data(name), weight) for name, weight in LANGUAGE.items()]
-    gato = prepare_run(config, [dataset for dataset, _ in data], run, training={"recipe": "demo", "minutes": clock.minutes})
+    gato = prepare_run(
+        config, [dataset for dataset, _ in data], run, training={"recipe": "demo", "minutes": clock.minutes}
+    )
     weighted = weighted_sources(data, vocabulary, config)
     with share_bar("Training") as show:
 
@@ -228,7 +232,7 @@ def _evaluate_and_report(out: Path, run: Path, clock: Clock, workers: int) -> No
         films, captions, text = _films_and_words(run, workers, show)
     language = LanguageScores(captions=captions, text=text, seconds=clock.spent)
     for name, found in (("scores.json", scores), ("language.json", language)):
-        (out / name).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        write_whole(out / name, msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     data = collect_report(
         run,
         load(run),

@@ -120,7 +120,9 @@ def import_source(
     if str(source).startswith("minari:"):
         from gato_lite.envs.minari import import_minari  # its packages are an extra
 
-        return Imported(dataset=import_minari(str(source).removeprefix("minari:"), out, overwrite=overwrite))
+        return Imported(
+            dataset=import_minari(str(source).removeprefix("minari:"), out, on_bad=on_bad, overwrite=overwrite)
+        )
     source = Path(source)
     if Path(out).resolve() == source.resolve():
         raise ValueError(f"out must be another folder than the source, got {out} for both")

@@ -2,8 +2,7 @@
 
 On a CPU a small model's operations are too short to be divided: with two threads inside every operation, each waits
 for the other thousands of times a step, and for whatever else the machine does. Here each thread takes whole documents
-through the whole model instead. Measured on two cores with a 0.8 M parameter model and 2,048 tokens a step: 17,100
-tokens/s, against 12,400 with two threads inside the operations and 8,400 with one thread.
+through the whole model instead (docs/experiments.md has the measurements).
 
 The shards' gradients are added in a fixed order, so that the same number of threads gives the same bits.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Self
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ class Gradient:
         """Shards that a stream is to be divided into."""
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> Gradient:
+    def __enter__(self) -> Self:
         if self.n_shard > 1:
             each = self._threads // self.n_shard
             self._pool = ThreadPoolExecutor(self.n_shard, "gato-lite-shard", torch.set_num_threads, (each,))
@@ -58,13 +57,14 @@ class Gradient:
         shares = [shard.n_target / n_target for shard in shards]
         run = map if self._pool is None else self._pool.map
         made = list(run(self._shard, shards, shares))
-        for index, parameter in enumerate(self._parameters):
-            parts = [gradients[index] for _, gradients in made if gradients[index] is not None]
-            total = parts[0] if parts else None
-            for part in parts[1:]:
-                total = total.add_(part)  # type: ignore[union-attr]
-            parameter.grad = total
-        mean = torch.stack([losses.mean.detach() * share for (losses, _), share in zip(made, shares, strict=True)]).sum()
+        for parameter, *parts in zip(self._parameters, *(gradients for _, gradients in made), strict=True):
+            found = [part for part in parts if part is not None]
+            parameter.grad = found[0] if found else None
+            for part in found[1:]:
+                found[0].add_(part)
+        mean = torch.stack(
+            [losses.mean.detach() * share for (losses, _), share in zip(made, shares, strict=True)]
+        ).sum()
         return Losses(mean=mean, groups=tuple(group for losses, _ in made for group in losses.groups))
 
     def _shard(self, stream: StreamTensors, share: float) -> tuple[Losses, tuple[Tensor | None, ...]]:

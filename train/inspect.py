@@ -11,6 +11,7 @@ environment is installed, else a random member of its spaces; the action is a ra
 from __future__ import annotations
 
 import base64
+import fnmatch
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -241,10 +242,13 @@ def _run_streams(run: Path, tasks: Sequence[str] | None) -> list[TokenStream]:
     config = read_run_config(run)
     vocabulary = read_vocabulary(run, config)
     known = {task.name: task for task in config.tasks}
-    for name in tasks or ():
-        if name not in known:
-            raise ValueError(unknown_name("trained task", name, known))
-    return [_task_stream(known[name], vocabulary) for name in (known if tasks is None else tasks)]
+    chosen: dict[str, TaskFormat] = {} if tasks is not None else known
+    for pattern in tasks or ():
+        matches = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(unknown_name("trained task", pattern, known))
+        chosen.update({name: known[name] for name in matches})
+    return [_task_stream(task, vocabulary) for task in chosen.values()]
 
 
 def _task_stream(task: TaskFormat, vocabulary: Vocabulary) -> TokenStream:

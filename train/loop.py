@@ -232,8 +232,11 @@ class Trainer:
         except ValueError as error:
             raise RunError(f"{checkpoint.path}: {error}") from error
         self.step = checkpoint.step
-        self.elapsed_s = float(checkpoint.state["elapsed_s"])
-        self.skipped = [int(step) for step in checkpoint.state["skipped"]]
+        try:
+            self.elapsed_s = float(checkpoint.state["elapsed_s"])
+            self.skipped = [int(step) for step in checkpoint.state["skipped"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error!r}") from error
         self._meter_state = checkpoint.state.get("meter", {})
         self._saved = (self.step, len(self.skipped))
         _drop_lines_after(self.run / "metrics.jsonl", self.step)

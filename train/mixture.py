@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from gato_lite.model import StreamTensors, stream_tensors
-from gato_lite.sequence import lay_out
+from gato_lite.sequence import PATCH_PLACES, Document, Tokens, lay_out, patch_places
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.sources import Source, mean_length
 
@@ -73,12 +73,20 @@ class Mixture:
         while n_token < self.tokens_per_step:
             index = min(int(np.searchsorted(self._ends, generator.random(), side="right")), len(self.sources) - 1)
             document = self.sources[index].draw(generator, self.context_length)
-            documents.append(replace(document, task=index))
+            documents.append(replace(document, tokens=_placed(document.tokens, generator), task=index))
             n_token += len(document.tokens)
         documents.sort(key=lambda document: len(document.tokens), reverse=True)
         dealt = [documents[index::n_shard] for index in range(n_shard)]
-        streams = [stream_tensors(lay_out(share), self.vocabulary, generator) for share in dealt if share]
+        streams = [stream_tensors(lay_out(share), self.vocabulary, None) for share in dealt if share]
         return tuple(stream for stream in streams if stream.targets) or tuple(streams)
+
+
+def _placed(tokens: Tokens, generator: np.random.Generator) -> Tokens:
+    """`tokens` with the places of their patches drawn: before dealing, so that shards change nothing."""
+    if not len(tokens.patch_intervals):
+        return tokens
+    centres = (patch_places(tokens.patch_intervals, generator) + 0.5) / PATCH_PLACES  # (P, 2)
+    return replace(tokens, patch_intervals=centres[:, [0, 0, 1, 1]].astype(np.float32))
 
 
 class Prefetch:

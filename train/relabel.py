@@ -32,7 +32,6 @@ from gato_lite.run import load
 from gato_lite.spaces import space_to_json
 from gato_lite.train.rollout import Outcome, deal, play
 
-
 SLACK: Final = 2.5
 """An episode is cut when it is this many times as long as the expert's are: a model that is lost stays so."""
 SHORTEST: Final = 16

@@ -110,7 +110,7 @@ def _sections(data: ReportData) -> list[Section]:
         named, rival = percent(data.captions.exact), percent(data.captions.baseline_exact)
         about = (
             f"{data.captions.n} held-out pictures. The model names {named} to the letter; "
-            f"the name of the most similar training picture is right for {rival}."
+            f"the name of the most similar training picture of another style is right for {rival}."
         )
         found.append(Section("pictures", "Pictures it names", about, picture_section(data.captions)))
     if data.text is not None:

@@ -1,4 +1,4 @@
-"""Everything a training run can be told, and the recipes: functions that return it."""
+"""Everything a training run can be told."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from gato_lite.envs.catalogue import TASKS
 from gato_lite.envs.dataset import Dataset
@@ -132,7 +133,7 @@ def prepare_run(
         stored = read_run_config(out)
         vocabulary = read_vocabulary(out, stored)
         _check_same(out / CONFIG_FILE, stored.training, {**asdict(config), **training})
-        gato = Gato(stored.model, vocabulary, seed=config.seed)
+        gato = Gato(stored.model, vocabulary, seed=config.seed).to(training_device())
         gato.formats = stored.tasks
         return gato
     if out.exists() and any(out.iterdir()):
@@ -150,7 +151,7 @@ def prepare_run(
                 )
         shutil.rmtree(out)
     vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
-    gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed)
+    gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed).to(training_device())
     gato.formats = formats_of(datasets)
     run_config = RunConfig(
         model=gato.config,
@@ -160,6 +161,11 @@ def prepare_run(
     )
     write_run(out, run_config, vocabulary)
     return gato
+
+
+def training_device() -> torch.device:
+    """A CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check_same(file: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -127,7 +127,9 @@ def test_resuming_is_as_never_having_stopped(small: TrainConfig, corridor: Datas
 def test_resuming_another_model(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
     data = [(str(corridor.path), 1.0)]
     train_run(small, data, tmp_path / "run", length=Length(steps=1))
-    with pytest.raises(RunError, match="--resume needs the recipe, options and data that began the run: context_length was 64, got 65"):
+    with pytest.raises(
+        RunError, match="--resume needs the recipe, options and data that began the run: context_length was 64, got 65"
+    ):
         train_run(replace(small, context_length=65), data, tmp_path / "run", length=Length(steps=1), resume=True)
     assert read_run_config(tmp_path / "run").model.context_length == 64
 
