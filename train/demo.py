@@ -45,7 +45,7 @@ from gato_lite.train.report_data import collect_report
 from gato_lite.train.summary import summary_table
 from gato_lite.train.training import make_mixture, open_data, prepare_run, weighted_sources
 
-EVALUATION_SHARE: Final = 0.15
+EVALUATION_SHARE: Final = 0.13
 """Share of the minutes kept for evaluation and the page."""
 ROUNDS: Final = (0.25, 0.45, 0.65)
 """Shares of the training after which the experts are asked about the model's own episodes."""
