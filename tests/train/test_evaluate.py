@@ -132,17 +132,15 @@ def test_a_run_is_evaluated_on_its_tasks(run: Path) -> None:
     assert together == alone  # greedy: how the work is dealt out does not matter
 
 
-def test_a_worker_that_fails_is_told_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gato_lite.train import evaluate
-
-    monkeypatch.setattr(evaluate, "_worker", broken_worker)
-    with pytest.raises(RuntimeError, match="ValueError: no such thing"):
-        evaluate_run(run, episodes=1, workers=1 + 1)
-
-
-def broken_worker(run: Path, share: Any, results: Any) -> None:
-    results.put("ValueError: no such thing")
-    results.put(None)
+def test_a_worker_that_fails_is_told_of(run: Path) -> None:
+    (weights,) = run.glob("checkpoints/step_*/model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    try:
+        with pytest.raises(RuntimeError, match="model.safetensors"):
+            evaluate_run(run, episodes=1, workers=2)
+    finally:
+        weights.write_bytes(whole)
 
 
 @pytest.mark.parametrize(
