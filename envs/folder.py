@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from gato_lite.envs.format import INFO_FILE
+from gato_lite.envs.format import INFO_FILE, PART_NAME, DatasetError, read_info
+
+_TEMPORARY_NAME: Final = re.compile(rf"\.({PART_NAME.pattern}|{re.escape(INFO_FILE)})\.[0-9]+\.tmp")
 
 
 @contextlib.contextmanager
@@ -56,6 +59,13 @@ def claim(out: Path, *, overwrite: bool) -> None:
     if len(ours) != len(present):
         other = next(file.name for file in present if not is_ours(file))
         raise FileExistsError(f"{out}: expected an empty folder or a dataset, found {other!r}; name another folder")
+    if (out / INFO_FILE).exists() and not any(PART_NAME.fullmatch(file.name) for file in present):
+        try:
+            read_info(out)
+        except DatasetError as error:
+            raise FileExistsError(
+                f"{out}: expected an empty folder or a dataset, found another {INFO_FILE!r}; name another folder"
+            ) from error
     if not overwrite:
         raise FileExistsError(f"{out}: already holds a dataset; pass overwrite=True (--overwrite) to replace it")
     clear(out)
@@ -72,8 +82,8 @@ def clear(out: Path) -> None:
 
 def is_ours(file: Path) -> bool:
     """Whether `file` has a name that a dataset's files have."""
-    temporary = file.name.startswith((".part-", f".{INFO_FILE}")) and file.suffix == ".tmp"
-    return temporary or file.name in {INFO_FILE, FolderLock.NAME} or file.match("part-*.parquet")
+    named = file.name in {INFO_FILE, FolderLock.NAME} or PART_NAME.fullmatch(file.name) is not None
+    return named or _TEMPORARY_NAME.fullmatch(file.name) is not None
 
 
 class FolderLock:

@@ -22,7 +22,8 @@ INFO_FILE: Final = "dataset.json"
 BLOCK: Final = 100
 """Episodes in one part of a recording."""
 
-_PART_NAME = re.compile(r"part-\d{6}\.parquet")
+PART_NAME: Final = re.compile(r"part-[0-9]{6}\.parquet")
+"""What the files of a dataset's parts are called."""
 
 
 class DatasetError(ValueError):
@@ -159,7 +160,7 @@ def read_info(path: Path) -> DatasetInfo:
 
 def _check_info(file: Path, info: DatasetInfo) -> None:
     for part in info.parts:
-        if not _PART_NAME.fullmatch(part.file):
+        if not PART_NAME.fullmatch(part.file):
             raise DatasetError(f"{file}: expected parts named part-000000.parquet, found {part.file!r}")
     if len({part.file for part in info.parts}) != len(info.parts):
         raise DatasetError(f"{file}: expected every part once, found one listed twice")

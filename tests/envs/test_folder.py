@@ -61,3 +61,18 @@ def test_claim_leaves_other_files_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(FileExistsError, match=r"expected an empty folder or a dataset, found 'thesis.tex'"):
         claim(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["part-of-thesis.parquet", "part-0.parquet", ".part-list.tmp", "dataset.json"])
+def test_claim_refuses_files_that_only_look_like_a_dataset(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(FileExistsError, match=f"expected an empty folder or a dataset, found .*{name}"):
+        claim(tmp_path, overwrite=True)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_a_damaged_dataset_can_be_replaced(tmp_path):
+    for name in ("dataset.json", "part-000000.parquet", ".part-000001.parquet.12.tmp"):
+        (tmp_path / name).write_text("{")
+    claim(tmp_path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
