@@ -27,7 +27,7 @@ from gato_lite.envs.catalogue import Task, find_tasks, references
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert, time_limit
-from gato_lite.envs.folder import FolderLock, claim
+from gato_lite.envs.folder import FolderLock, claim, is_ours
 from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, versions
 from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
@@ -169,21 +169,38 @@ def _record(
 
 
 def _prepare(out: Path, blocks: Sequence[Block], *, overwrite: bool) -> None:
-    """Make sure that what lies in `out` is of this recording, or nothing."""
+    """Make sure that what lies in `out` is of this recording, or nothing.
+
+    Raises:
+        FileExistsError: it is not, or nothing shows that a damaged part in it is.
+    """
     wanted = {block.path.name: block.identity for block in blocks}
     parts = {file.name: read_metadata(file) for file in out.glob("part-*.parquet")}
     resumable = all(
         name in wanted and (metadata is None or metadata.get("identity") == wanted[name])
         for name, metadata in parts.items()  # None is a damaged part, which is made again
     )
+    proven = any(metadata is not None for metadata in parts.values())
     if (out / INFO_FILE).is_file():
-        resumable = resumable and [part.rows for part in read_info(out).parts] == [b.episodes for b in blocks]
+        try:
+            rows = [part.rows for part in read_info(out).parts]
+        except DatasetError:
+            rows = []
+        resumable = resumable and rows == [block.episodes for block in blocks]
+    elif parts and resumable and not proven:
+        if not overwrite:
+            raise FileExistsError(
+                f"{out / min(parts)}: expected a part of this recording, found damage or another file;"
+                " name another folder, or pass overwrite=True (--overwrite) to replace it"
+            )
+        resumable = False
     elif not parts:
         resumable = not any(file for file in out.iterdir() if file.name != FolderLock.NAME and file.suffix != ".tmp")
     if not resumable:
         claim(out, overwrite=overwrite)
     for file in out.glob(".*.tmp"):
-        file.unlink(missing_ok=True)
+        if is_ours(file):
+            file.unlink(missing_ok=True)
 
 
 def _complete(task: Task, out: Path, seed: int, results: Sequence[tuple[Part, _Counts]]) -> Dataset:

@@ -139,6 +139,28 @@ def test_a_part_damaged_later_is_made_again(tmp_path):
     assert check(tmp_path) == []
 
 
+def test_files_of_others_are_kept(tmp_path):
+    part, temporary = tmp_path / "part-000000.parquet", tmp_path / ".mine.tmp"
+    temporary.write_text("mine")
+    part.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"part-000000\.parquet: expected a part of this recording"):
+        record_task(SOKOBAN, 3, tmp_path)
+    assert part.read_text() == "mine"
+    part.unlink()
+    assert record_task(SOKOBAN, 3, tmp_path).info.n_rows == 3
+    part.write_text("damage")  # beside a dataset.json that is ours
+    assert record_task(SOKOBAN, 3, tmp_path).info.n_rows == 3
+    assert temporary.read_text() == "mine"
+
+
+def test_a_damaged_recording_is_replaced_when_asked(tmp_path):
+    for name in ("dataset.json", "part-000000.parquet"):
+        (tmp_path / name).write_text("{")
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        record_task(SOKOBAN, 3, tmp_path)
+    assert record_task(SOKOBAN, 3, tmp_path, overwrite=True).info.n_rows == 3
+
+
 def test_a_killed_recording_is_resumed_to_the_same_bytes(tmp_path):
     code = f"""
 from gato_lite.envs.record import record_task
