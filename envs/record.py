@@ -110,14 +110,20 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Make the dataset whole and close the environment; nothing is left of a dataset without an episode."""
+        """Make the dataset whole and close the environment; nothing is left of a dataset without an episode.
+
+        Raises:
+            BadEpisodeError: the unfinished episode has a bad value; the others are in the dataset nevertheless.
+        """
         try:
             if self._open:
-                self.cut()
-                if self.n_episodes:
-                    self.finish()
-                else:
-                    self.abandon()
+                try:
+                    self.cut()
+                except BadEpisodeError:
+                    self.n_skipped += 1
+                    self._finish_or_abandon()
+                    raise
+                self._finish_or_abandon()
         finally:
             super().close()
 
@@ -135,6 +141,12 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
         """Remove what was written; the environment stays open."""
         self._open = False
         self._writer.abandon()
+
+    def _finish_or_abandon(self) -> None:
+        if self.n_episodes:
+            self.finish()
+        else:
+            self.abandon()
 
     def _end(self, *, terminated: bool, truncated: bool) -> None:
         if not self._builder.n_timesteps:

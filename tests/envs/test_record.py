@@ -151,3 +151,15 @@ def test_large_episodes_are_written_as_they_come(tmp_path, make_env, monkeypatch
 def test_counts_are_checked(tmp_path, make_env):
     with pytest.raises(ValueError, match="episodes must be at least 1, got episodes=0"):
         record(make_env(), lambda _: np.zeros(2), episodes=0, out=tmp_path)
+
+
+def test_a_bad_unfinished_episode_does_not_cost_the_others(tmp_path, make_env):
+    env = RecordEpisodes(make_env(), tmp_path)
+    for action in (np.zeros(2), np.full(2, 9.0)):
+        env.cut()
+        env.reset()
+        env.step(action)
+    with pytest.raises(BadEpisodeError, match="episode 1: action, step 0"):
+        env.close()
+    assert (Dataset.open(tmp_path).info.n_rows, env.dataset.info.n_skipped) == (1, 1)
+    assert check(tmp_path) == []
