@@ -206,6 +206,8 @@ def record(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got episodes={episodes}")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1 or None, got max_steps={max_steps}")
     recorded = RecordEpisodes(
         env,
         out,

@@ -151,6 +151,10 @@ def test_large_episodes_are_written_as_they_come(tmp_path, make_env, monkeypatch
 def test_counts_are_checked(tmp_path, make_env):
     with pytest.raises(ValueError, match="episodes must be at least 1, got episodes=0"):
         record(make_env(), lambda _: np.zeros(2), episodes=0, out=tmp_path)
+    for steps in (0, -1):
+        with pytest.raises(ValueError, match=f"max_steps must be at least 1 or None, got max_steps={steps}"):
+            record(make_env(), lambda _: np.zeros(2), episodes=1, out=tmp_path / "d", max_steps=steps)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_unfinished_episode_does_not_cost_the_others(tmp_path, make_env):
