@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -192,16 +191,19 @@ class EpisodeBuilder:
         self._started = False
         if not self._rewards:
             raise BadEpisodeError("the episode is empty: expected at least one step")
-        for step, reward in enumerate(self._rewards):
-            if not math.isfinite(reward):
-                raise BadEpisodeError(f"reward, step {step}: expected a finite number, got {reward}")
+        with np.errstate(over="ignore"):
+            rewards = np.array(self._rewards, np.float32)
+        finite = np.isfinite(rewards)
+        if not finite.all():
+            step = int(finite.argmin())
+            raise BadEpisodeError(f"reward, step {step}: expected a finite number, got {self._rewards[step]}")
         if self._labelled not in (0, len(self._rewards)):
             steps = len(self._rewards)
             raise BadEpisodeError(f"label: expected one for each of {steps} steps or none, got {self._labelled}")
         return Episodes(
             observations=self._observations.stacked(),
             actions=self._actions.stacked(),
-            rewards=np.array(self._rewards, np.float32),
+            rewards=rewards,
             terminated=np.array([terminated]),
             truncated=np.array([truncated]),
             lengths=np.array([len(self._rewards)], np.int64),

@@ -113,3 +113,8 @@ def test_concatenation_keeps_order_and_text():
     assert both.observations[""] == list("abcde")
     assert both.lengths.tolist() == [2, 1]
     assert both.success is None
+
+
+def test_a_reward_that_float32_cannot_hold_is_named():
+    with pytest.raises(BadEpisodeError, match=r"reward, step 1: expected a finite number, got 1e\+300"):
+        build(FLOATS, spaces.Discrete(2), np.zeros((3, 2)), [0, 0], [0.0, 1e300])
