@@ -97,6 +97,7 @@ def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool 
     Raises:
         ImportError: Minari is not installed.
         FileExistsError: Minari has a dataset of that name, and `overwrite` is off.
+        ValueError: `name` is none that Minari takes.
         TypeError: the spaces have a Sequence, a OneOf or a Graph, which Minari cannot store.
     """
     minari = _minari()
@@ -104,6 +105,7 @@ def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool 
     info = dataset.info
     if name is None:
         name = f"gato_lite/{info.task.replace('/', '-').replace(':', '-')}-v0"
+    _check_name(name)
     observation_space, action_space = (
         _with_leaves(space, _storable) for space in (dataset.observation_space, dataset.action_space)
     )
@@ -140,6 +142,15 @@ def _minari() -> ModuleType:
     except ImportError as error:
         raise ImportError("Minari datasets need packages that are missing: pip install 'gato_lite[minari]'") from error
     return minari  # type: ignore[no-any-return]  # Minari has no types
+
+
+def _check_name(name: str) -> None:
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        parse_dataset_id(name)
+    except (ValueError, TypeError) as error:  # it raises TypeError where there is no version
+        raise ValueError(f"name must be of the form [namespace/]dataset-v0, got {name!r}") from error
 
 
 def _task_name(source: Any, name: str) -> str:

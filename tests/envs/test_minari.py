@@ -116,3 +116,10 @@ def test_a_bad_value_names_its_place(tmp_path):
 def test_what_minari_cannot_store_is_told(folder):
     with pytest.raises(TypeError, match="Minari stores no Sequence space"):
         export_minari(folder)
+
+
+@pytest.mark.parametrize("name", ["nested", "mine/nested", "../nested-v0", "mine/nes ted-v0", ""])
+def test_a_name_that_minari_does_not_take_is_refused(dataset, tmp_path, name):
+    with pytest.raises(ValueError, match=r"name must be of the form \[namespace/\]dataset-v0, got"):
+        export_minari(dataset.path, name)
+    assert list((tmp_path / "minari").iterdir()) == []
