@@ -171,7 +171,7 @@ def write_documents(
         claim(out, overwrite=overwrite)
         parts = [
             write_document_rows(out / part_name(index), documents)
-            for index, documents in enumerate(_batches(_checked(rows), _DOCUMENTS_IN_PART))
+            for index, documents in enumerate(_batches(checked_documents(rows), _DOCUMENTS_IN_PART))
         ]
         if not parts:
             raise ValueError(f"rows of {name!r} must hold at least one document, got none")
@@ -188,7 +188,12 @@ def write_documents(
         )
 
 
-def _checked(rows: Iterable[Document]) -> Iterator[Document]:
+def checked_documents(rows: Iterable[Document]) -> Iterator[Document]:
+    """The same documents.
+
+    Raises:
+        ValueError: a row is bad; the message names its place.
+    """
     for index, row in enumerate(rows):
         if problem := _document_problem(row):
             raise ValueError(f"document {index}: {problem}")

@@ -178,3 +178,14 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     with pytest.raises(FileExistsError):
         import_source(source, tmp_path / "out")
     import_source(source, tmp_path / "out", overwrite=True)
+
+
+def test_a_bad_source_does_not_cost_the_dataset_it_was_to_replace(tmp_path, pictures):
+    import_source(pictures, tmp_path / "out")
+    for i in range(10):
+        (pictures / "sub" / f"{i}.png").write_bytes(b"damage")
+    with pytest.raises(ValueError, match="got 10 of 200"):
+        import_source(pictures, tmp_path / "out", overwrite=True)
+    assert Dataset.open(tmp_path / "out").info.n_rows == 200
+    replaced = import_source(pictures, tmp_path / "out", overwrite=True, on_bad="skip")
+    assert (replaced.dataset.info.n_rows, len(replaced.skipped)) == (190, 10)
