@@ -109,6 +109,8 @@ def read_run_config(run: Path | str) -> RunConfig:
     data = path.read_bytes()
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
+        if version < 1:
+            raise RunError(f"{path}: expected a format version from 1 to {FORMAT_VERSION}, found {version}")
         if version > FORMAT_VERSION:
             raise RunError(f"{path}: format version {version} needs a later gato-lite; this one reads {FORMAT_VERSION}")
         return msgspec.json.decode(data, type=RunConfig)
@@ -190,6 +192,11 @@ def weight_problems(gato: Gato, weights: dict[str, torch.Tensor]) -> list[str]:
             f"{name} expected {expected[name]}, found {found[name]}"
             for name in sorted(expected.keys() & found.keys())
             if expected[name] != found[name]
+        ),
+        *(
+            f"{name} expected finite floating-point values, found {weights[name].dtype} with others"
+            for name in sorted(weights)
+            if not weights[name].is_floating_point() or not bool(torch.isfinite(weights[name]).all())
         ),
     ]
 

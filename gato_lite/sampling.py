@@ -31,6 +31,8 @@ class Sampler:
     def __init__(self, temperature: float = 0.0, seed: int = 0, top_p: float = 1.0) -> None:
         if not 0.0 <= temperature < float("inf"):
             raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {temperature}")
+        if not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed must be in 0..2**63 - 1, got {seed}")
         if not 0.0 < top_p <= 1.0:
             raise ValueError(f"top_p must be in (0, 1], got {top_p}")
         self.temperature = temperature

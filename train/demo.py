@@ -50,7 +50,7 @@ EVALUATION_SHARE: Final = 0.13
 ROUNDS: Final = (0.25, 0.45, 0.65)
 """Shares of the training after which the experts are asked about the model's own episodes."""
 EPISODES: Final = 100
-"""Evaluation episodes of each task."""
+"""Evaluation episodes of each task; fewer in a demo of less than ten minutes, but at least 5."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,11 @@ def _scale(minutes: float) -> float:
 
 
 def _evaluate_and_report(out: Path, run: Path, clock: Clock, workers: int) -> None:
+    episodes = max(5, round(EPISODES * min(_scale(clock.minutes), 1.0)))
     with clock.stage("evaluation"), bar("Evaluating", "episodes") as show:
-        scores = evaluate_run(run, episodes=EPISODES, workers=workers, on_progress=show)
+        scores = evaluate_run(
+            run, episodes=max(5, round(EPISODES * min(_scale(clock.minutes), 1.0))), workers=workers, on_progress=show
+        )
     with clock.stage("films and words"), bar("Filming", "films") as show:
         films, captions, text = _films_and_words(run, workers, show)
     language = LanguageScores(captions=captions, text=text, seconds=clock.spent)

@@ -6,6 +6,7 @@ task that is; environments are kept and used again.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,21 @@ def play(
     Returns:
         Outcomes, in the order in which episodes ended.
     """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no task that the model was trained on", UserWarning)
+        return _play(gato, jobs, n_slot, temperature, seed, evaluation, watch, on_episode)
+
+
+def _play(
+    gato: Gato,
+    jobs: Sequence[tuple[Task, int]],
+    n_slot: int,
+    temperature: float,
+    seed: int,
+    evaluation: bool,
+    watch: Callable[[], Watcher] | None,
+    on_episode: Callable[[Outcome], None] | None,
+) -> list[Outcome]:
     queue = deque(jobs)
     idle: dict[str, list[AnyEnv]] = {}
     outcomes: list[Outcome] = []

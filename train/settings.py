@@ -59,6 +59,9 @@ class TrainConfig:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {name}={getattr(self, name)}")
 
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"seed must be in 0..2**63 - 1, got seed={self.seed}")
+
     def model(self, vocab_size: int) -> GatoConfig:
         """Shape of the model."""
         changes = {"patch_encoder": self.patch_encoder, "patch_size": self.patch_size}

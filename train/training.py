@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import torch
@@ -14,7 +14,17 @@ import torch
 from gato_lite.envs.catalogue import TASKS
 from gato_lite.envs.dataset import Dataset
 from gato_lite.model import Gato
-from gato_lite.run import CONFIG_FILE, RunConfig, RunError, TaskFormat, read_run_config, read_vocabulary, write_run
+from gato_lite.run import (
+    CONFIG_FILE,
+    TEXT_MODEL_FILE,
+    VOCABULARY_FILE,
+    RunConfig,
+    RunError,
+    TaskFormat,
+    read_run_config,
+    read_vocabulary,
+    write_run,
+)
 from gato_lite.spaces import space_to_json
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.evaluate import evaluator
@@ -24,6 +34,11 @@ from gato_lite.train.pictures import decode_picture
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
+
+RUN_ENTRIES: Final = frozenset(
+    {CONFIG_FILE, VOCABULARY_FILE, TEXT_MODEL_FILE, "metrics.jsonl", "checkpoints", "report.html", "films"}
+)
+"""Names of what is written into a run's folder, TensorBoard's events apart."""
 
 
 def open_data(name: str) -> Dataset:
@@ -125,8 +140,8 @@ def prepare_run(
     """The folder of a run, new or to be resumed, and its model with fresh weights.
 
     Raises:
-        FileExistsError: there is a run and neither `resume` nor `overwrite` was asked for.
-        ValueError: a dataset lies in the run that is to be overwritten.
+        FileExistsError: there is a run and neither `resume` nor `overwrite` was asked for, or something that no run
+            writes, which is never deleted.
         RunError: the run to be resumed is of another model.
     """
     if (out / CONFIG_FILE).exists() and resume:
@@ -141,17 +156,11 @@ def prepare_run(
             raise FileExistsError(
                 f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
             )
-        if not (out / CONFIG_FILE).exists():
-            raise FileExistsError(f"'{out}' holds something that is not a run; delete it yourself or use another --out")
-        for dataset in datasets:
-            if out.resolve() in dataset.path.resolve().parents:
-                raise ValueError(
-                    f"the dataset '{dataset.path}' lies in the run '{out}' that --overwrite would delete; move it, or "
-                    "use another --out"
-                )
-        shutil.rmtree(out)
+        _check_only_a_run(out)
     vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
     gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed).to(training_device())
+    if out.exists():
+        _clear_run(out)
     gato.formats = formats_of(datasets)
     run_config = RunConfig(
         model=gato.config,
@@ -161,6 +170,38 @@ def prepare_run(
     )
     write_run(out, run_config, vocabulary)
     return gato
+
+
+def _run_entries(out: Path) -> tuple[list[Path], list[Path]]:
+    """What a run writes, and everything else, in a folder."""
+    ours: list[Path] = []
+    others: list[Path] = []
+    for entry in sorted(out.iterdir()):
+        known = entry.name in RUN_ENTRIES or entry.name.startswith("events.out.tfevents.")
+        partial = entry.name.startswith(".") and entry.name.endswith(".partial")
+        (ours if known or partial else others).append(entry)
+    return ours, others
+
+
+def _check_only_a_run(out: Path) -> None:
+    """Raises a FileExistsError where `out` is no run, or holds more than a run."""
+    _, others = _run_entries(out)
+    if others:
+        raise FileExistsError(
+            f"'{out}' holds '{others[0].name}', which no run writes and --overwrite does not delete; move it, or use "
+            "another --out"
+        )
+    if not (out / VOCABULARY_FILE).is_file() or not (out / CONFIG_FILE).is_file():
+        raise FileExistsError(f"'{out}' holds something that is not a run; delete it yourself or use another --out")
+
+
+def _clear_run(out: Path) -> None:
+    """Deletes what a run wrote, the folder itself left in place."""
+    for entry in _run_entries(out)[0]:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def training_device() -> torch.device:

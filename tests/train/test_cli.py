@@ -386,7 +386,7 @@ def test_episodes_of_ones_own(capsys, tmp_path):
     assert json.loads(scores.read_text())["tasks"]["gym:CartPole-v1"]["episodes"] == 2
     assert "scores.json: already there" in refused(capsys, *words, "--json", scores)
     code, out, err = told(capsys, *words, "--tasks", "classic/CartPole", "--json", "-")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "gato-lite: the run was not trained on classic/CartPole; read those scores as such\n")
     assert json.loads(out)["suites"]["classic"]["n_tasks"] == 1
     assert "evaluation seeds begin at" in refused(capsys, *words, "--seed", 3)
     assert "Unknown task 'cartpol'" in refused(capsys, *words, "--tasks", "cartpol")
@@ -414,7 +414,8 @@ def test_export_to_minari_and_back(capsys, tmp_path, monkeypatch):
 def test_films(capsys, run, tmp_path):
     words = ["eval", run, "--tasks", "toy/FrozenLakeNotSlippery", "--episodes", 1, "--workers", 1, "--video", tmp_path]
     code, _, err = told(capsys, *words)
-    assert (code, err) == (0, f"{tmp_path}: 1 film\n")
+    note = "gato-lite: the run was not trained on toy/FrozenLakeNotSlippery; read those scores as such\n"
+    assert (code, err) == (0, f"{note}{tmp_path}: 1 film\n")
     film = tmp_path / "toy-FrozenLakeNotSlippery.mp4"
     assert film.stat().st_size > 1000
     assert f"{film}: already there" in refused(capsys, *words)

@@ -149,7 +149,7 @@ def test_a_run_that_is_there_is_kept(small: TrainConfig, corridor: Dataset, tmp_
 def test_what_is_no_run_is_never_overwritten(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear", encoding="utf-8")
     for options in ({"overwrite": True}, {"resume": True, "overwrite": True}):
-        with pytest.raises(FileExistsError, match="holds something that is not a run; delete it yourself"):
+        with pytest.raises(FileExistsError, match="holds 'letters.txt', which no run writes"):
             train_run(small, [(str(corridor.path), 1.0)], tmp_path, length=Length(steps=1), **options)  # type: ignore[arg-type]
     assert (tmp_path / "letters.txt").read_text(encoding="utf-8") == "dear"
 
@@ -158,12 +158,18 @@ def test_data_inside_the_run_is_never_overwritten(small: TrainConfig, corridor: 
     out = train_run(small, [(str(corridor.path), 1.0)], tmp_path / "run", length=Length(steps=1))
     inside = out / "data"
     shutil.copytree(corridor.path, inside)
-    expected = (
-        f"the dataset '{inside}' lies in the run '{out}' that --overwrite would delete; move it, or use another --out"
-    )
-    with pytest.raises(ValueError, match=re.escape(expected)):
+    with pytest.raises(FileExistsError, match="holds 'data', which no run writes and --overwrite does not delete"):
         train_run(small, [(str(inside), 1.0)], out, length=Length(steps=1), overwrite=True)
     assert (inside / "dataset.json").is_file()
+
+
+def test_overwriting_keeps_a_folder_that_only_looks_like_a_run(
+    small: TrainConfig, corridor: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="holds something that is not a run"):
+        train_run(small, [(str(corridor.path), 1.0)], tmp_path, length=Length(steps=1), overwrite=True)
+    assert (tmp_path / "config.json").read_text(encoding="utf-8") == "{}"
 
 
 def test_nothing_is_touched_when_the_data_is_wrong(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ def run(options: Options) -> None:
     trained = [task.name for task in read_run_config(options.run).tasks]
     tasks = find_tasks(options.tasks or _known_tasks(options.run, trained))
     _check_outputs(options, tasks)
+    unknown = [task.name for task in tasks if task.name not in trained]
+    if unknown:
+        print_note(f"gato-lite: the run was not trained on {', '.join(unknown)}; read those scores as such")
     from gato_lite.train.cores import usable_cores
     from gato_lite.train.evaluate import evaluate_run
 

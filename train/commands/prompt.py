@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,11 +51,14 @@ def run(options: Options) -> None:
     from gato_lite.train.pictures import decode_picture, square
 
     options = replace(options, run=run_folder(options.run))
+    gato = load(options.run)
     picture = None
     if options.image is not None:
-        pixels = decode_picture(options.image)
-        picture = square(pixels, options.image_size if options.image_size is not None else _trained_size(options.run))
-    gato = load(options.run)
+        side = options.image_size if options.image_size is not None else _trained_size(options.run)
+        largest = gato.config.patch_size * math.isqrt(gato.config.context_length - 1)
+        if not 1 <= side <= largest:
+            raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {side}")
+        picture = square(decode_picture(options.image), side)
     text = generate(
         gato,
         options.text,
