@@ -228,9 +228,7 @@ def _scale(minutes: float) -> float:
 def _evaluate_and_report(out: Path, run: Path, clock: Clock, workers: int) -> None:
     episodes = max(5, round(EPISODES * min(_scale(clock.minutes), 1.0)))
     with clock.stage("evaluation"), bar("Evaluating", "episodes") as show:
-        scores = evaluate_run(
-            run, episodes=max(5, round(EPISODES * min(_scale(clock.minutes), 1.0))), workers=workers, on_progress=show
-        )
+        scores = evaluate_run(run, episodes=episodes, workers=workers, on_progress=show)
     with clock.stage("films and words"), bar("Filming", "films") as show:
         films, captions, text = _films_and_words(run, workers, show)
     language = LanguageScores(captions=captions, text=text, seconds=clock.spent)
