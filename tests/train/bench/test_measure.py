@@ -31,7 +31,7 @@ def test_a_ratio_above_one_is_faster() -> None:
     assert timings["fast"].ratio_low <= timings["fast"].ratio <= timings["fast"].ratio_high
 
 
-@pytest.mark.parametrize(("variants", "rounds"), [({}, 3), ({"a": lambda: None}, 0)])
+@pytest.mark.parametrize("variants, rounds", [({}, 3), ({"a": lambda: None}, 0)])
 def test_nothing_to_time_is_refused(variants: dict[str, object], rounds: int) -> None:
     with pytest.raises(ValueError, match="at least one variant and one round"):
         take_turns(variants, rounds=rounds)  # type: ignore[arg-type]
