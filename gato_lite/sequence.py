@@ -151,6 +151,14 @@ def select(tokens: Tokens, keep: npt.NDArray[np.bool_], *, patch_id: int, chunk_
     return kept
 
 
+def ranges(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """All integers of the half-open ranges [starts[n], stops[n]), end to end."""
+    lengths = stops - starts
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths))
+
+
 def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chunk_id: int) -> list[Tokens]:
     """Consecutive runs of `lengths` tokens, each with its own patches and chunks.
 

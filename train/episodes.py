@@ -8,6 +8,7 @@ Source: Reed et al. 2022, section 2.1 (order within a timestep), 2.2 (prompts).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gato_lite.sequence import ACTION_LOCAL, Tokens, select
+from gato_lite.sequence import ACTION_LOCAL, Tokens, concatenate, ranges
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -36,17 +37,29 @@ class EpisodeTokens:
     patches: npt.NDArray[np.int64]
     """(S+1,) first patch of each timestep."""
     pixels: npt.NDArray[np.int64]
-    """(S+1,) first pixel value of each timestep."""
+    """(P+1,) first pixel value of each patch."""
     chunks: npt.NDArray[np.int64]
     """(S+1,) first chunk of each timestep."""
     episodes: npt.NDArray[np.int64]
     """(E+1,) first timestep of each episode, then S."""
     lengths: npt.NDArray[np.int64]
     """(S+1,) running count of tokens that are not repeats."""
+    repeated: npt.NDArray[np.int64]
+    """(S,) repeats in each timestep: tokens that it has more of where a window begins with it."""
     patch_id: int
     """The vocabulary's patch token."""
     chunk_id: int
     """The vocabulary's chunk token."""
+
+    @functools.cached_property
+    def is_uniform(self) -> bool:
+        """Whether all patches have one number of pixels."""
+        return bool((np.diff(self.pixels) == self.pixels[1]).all())
+
+    @functools.cached_property
+    def has_repeats(self) -> bool:
+        """Whether a timestep says again what the one before it said."""
+        return bool(self.repeats.any())
 
     @property
     def longest_timestep(self) -> int:
@@ -55,30 +68,57 @@ class EpisodeTokens:
 
     def window_length(self, first: int, last: int) -> int:
         """Tokens in the window of timesteps [first, last)."""
-        repeated = int(self.repeats[self.steps[first] : self.steps[first + 1]].sum())
-        return int(self.lengths[last] - self.lengths[first]) + repeated
+        return int(self.lengths[last] - self.lengths[first] + self.repeated[first])
 
     def last_within(self, first: int, stop: int, budget: int) -> int:
         """Largest `last` ≤ `stop` for which the window [first, last) has at most `budget` tokens; may be `first`."""
-        repeated = int(self.repeats[self.steps[first] : self.steps[first + 1]].sum())
-        limit = self.lengths[first] + budget - repeated
-        return max(first, min(stop, int(np.searchsorted(self.lengths, limit, side="right")) - 1))
+        limit = self.lengths[first] + (budget - self.repeated[first])
+        if self.lengths[stop] <= limit:
+            return stop
+        return max(first, first - 1 + int(self.lengths[first:stop].searchsorted(limit, side="right")))
 
     def window(self, first: int, last: int) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
         """Tokens, action flags and labels of the timesteps [first, last)."""
-        start, first_end, stop = (int(self.steps[step]) for step in (first, first + 1, last))
-        keep = ~self.repeats[start:stop]
-        keep[: first_end - start] = True
+        return self.windows(np.array([first]), np.array([last]))
+
+    def windows(
+        self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+    ) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """Tokens, action flags and labels of W windows end to end, gathered at once.
+
+        Args:
+            first: (W,) first timestep of each window; no window is empty.
+            last: (W,) the timestep after its last.
+        """
+        starts, stops = self.steps[first], self.steps[last]
+        places = ranges(starts, stops)  # (T,)
+        patches = ranges(self.patches[first], self.patches[last])
+        chunks = ranges(self.chunks[first], self.chunks[last])
+        if self.has_repeats:
+            keep = ~self.repeats[places]
+            begins = np.cumsum(stops - starts) - (stops - starts)
+            keep[ranges(begins, begins + self.steps[first + 1] - starts)] = True
+            ids = self.tokens.ids[places]
+            patches, chunks = patches[keep[ids == self.patch_id]], chunks[keep[ids == self.chunk_id]]
+            places = places[keep]
         tokens = Tokens(
-            ids=self.tokens.ids[start:stop],
-            local=self.tokens.local[start:stop],
-            pixels=self.tokens.pixels[self.pixels[first] : self.pixels[last]],
-            patch_shapes=self.tokens.patch_shapes[self.patches[first] : self.patches[last]],
-            patch_intervals=self.tokens.patch_intervals[self.patches[first] : self.patches[last]],
-            chunks=self.tokens.chunks[self.chunks[first] : self.chunks[last]],
+            ids=self.tokens.ids[places],
+            local=self.tokens.local[places],
+            pixels=self._pixels(patches),
+            patch_shapes=self.tokens.patch_shapes[patches],
+            patch_intervals=self.tokens.patch_intervals[patches],
+            chunks=self.tokens.chunks[chunks],
         )
-        kept = select(tokens, keep, patch_id=self.patch_id, chunk_id=self.chunk_id)
-        return kept, self.is_action[start:stop][keep], self.labels[start:stop][keep]
+        return tokens, self.is_action[places], self.labels[places]
+
+    def _pixels(self, patches: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Pixels of the patches of these numbers, end to end."""
+        if not len(patches):
+            return self.tokens.pixels[:0]
+        size = int(self.pixels[1])
+        if self.is_uniform:
+            return self.tokens.pixels.reshape(-1, size)[patches].reshape(-1)
+        return self.tokens.pixels[ranges(self.pixels[patches], self.pixels[patches + 1])]
 
 
 def interleave(
@@ -115,41 +155,81 @@ def interleave(
     is_action = np.zeros(n_token, np.bool_)
     repeated = np.zeros(n_token, np.bool_)
 
-    def places(lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        shift: npt.NDArray[np.int64] = starts - (np.cumsum(lengths) - lengths)
-        return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(shift, lengths)
-
-    at = places(observation_lengths, steps[:-1])
+    at = ranges(steps[:-1], steps[:-1] + observation_lengths)
     ids[at], local[at], repeated[at] = observations.ids, observations.local, repeats
-    at = places(action_lengths, steps[1:] - action_lengths)
+    at = ranges(steps[1:] - action_lengths, steps[1:])
     ids[at], local[at], is_action[at] = actions.ids, actions.local, True
     asked = ids.copy()
     asked[at] = labels
 
-    patch_counts = np.concatenate([[0], np.cumsum(ids == vocabulary.patch)])[steps]
-    chunk_counts = np.concatenate([[0], np.cumsum(ids == vocabulary.chunk)])[steps]
-    sizes = observations.patch_shapes.astype(np.int64).prod(1)
+    tokens = Tokens(
+        ids=ids,
+        local=local,
+        pixels=observations.pixels,
+        patch_shapes=observations.patch_shapes,
+        patch_intervals=observations.patch_intervals,
+        chunks=observations.chunks,
+    )
+    episodes = np.concatenate([np.zeros(1, np.int64), np.cumsum(episode_lengths)])
+    return _indexed(tokens, is_action, asked, repeated, steps, episodes, vocabulary)
+
+
+def _indexed(
+    tokens: Tokens,
+    is_action: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.int32],
+    repeats: npt.NDArray[np.bool_],
+    steps: npt.NDArray[np.int64],
+    episodes: npt.NDArray[np.int64],
+    vocabulary: Vocabulary,
+) -> EpisodeTokens:
+    """Timesteps of tokens, with where the content of each begins."""
+
+    def before(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(flags)])[steps]  # (S+1,)
+
+    lengths = before(~repeats)
+    sizes = tokens.patch_shapes.astype(np.int64).prod(1)
     return EpisodeTokens(
-        tokens=Tokens(
-            ids=ids,
-            local=local,
-            pixels=observations.pixels,
-            patch_shapes=observations.patch_shapes,
-            patch_intervals=observations.patch_intervals,
-            chunks=observations.chunks,
-        ),
+        tokens=tokens,
         is_action=is_action,
-        labels=asked,
-        repeats=repeated,
+        labels=labels,
+        repeats=repeats,
         steps=steps,
-        patches=patch_counts,
-        pixels=np.concatenate([[0], np.cumsum(sizes)])[patch_counts],
-        chunks=chunk_counts,
-        episodes=np.concatenate([np.zeros(1, np.int64), np.cumsum(episode_lengths)]),
-        lengths=np.concatenate([[0], np.cumsum(~repeated)])[steps],
+        patches=before(tokens.ids == vocabulary.patch),
+        pixels=np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
+        chunks=before(tokens.ids == vocabulary.chunk),
+        episodes=episodes,
+        lengths=lengths,
+        repeated=np.diff(steps) - np.diff(lengths),
         patch_id=vocabulary.patch,
         chunk_id=vocabulary.chunk,
     )
+
+
+def said_once(tokens: Tokens, vocabulary: Vocabulary) -> EpisodeTokens:
+    """`tokens`, such as an instruction, as an episode of one timestep in which nobody acts."""
+    n_token = len(tokens)
+    none = np.zeros(n_token, np.bool_)
+    return _indexed(tokens, none, tokens.ids, none, np.array([0, n_token]), np.array([0, 1]), vocabulary)
+
+
+def join(runs: Sequence[EpisodeTokens], vocabulary: Vocabulary) -> EpisodeTokens:
+    """The episodes of all `runs`, end to end."""
+    return _indexed(
+        concatenate([run.tokens for run in runs]),
+        np.concatenate([run.is_action for run in runs]),
+        np.concatenate([run.labels for run in runs]),
+        np.concatenate([run.repeats for run in runs]),
+        _joined([run.steps for run in runs]),
+        _joined([run.episodes for run in runs]),
+        vocabulary,
+    )
+
+
+def _joined(offsets: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Offsets of runs laid end to end, from the offsets of each."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.diff(run) for run in offsets]))])
 
 
 def without_last(

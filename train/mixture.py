@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from gato_lite.model import StreamTensors, stream_tensors
-from gato_lite.sequence import PATCH_PLACES, Document, Tokens, lay_out, patch_places
+from gato_lite.sequence import PATCH_PLACES, Document, lay_out, patch_places
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.sources import Source, mean_length
 
@@ -59,7 +60,10 @@ class Mixture:
         self.seed = seed
         lengths = [mean_length(source, context_length) for source in sources]
         shares = np.array(weights, np.float64) / lengths
-        self._ends = np.cumsum(shares / shares.sum())
+        shares /= shares.sum()
+        self._ends = np.cumsum(shares)
+        self._mean_length = float(shares @ lengths)
+        """Tokens of a document, all sources together."""
 
     def stream(self, step: int) -> StreamTensors:
         """The stream of training step `step`."""
@@ -68,25 +72,46 @@ class Mixture:
     def shards(self, step: int, n_shard: int) -> tuple[StreamTensors, ...]:
         """The stream of training step `step`, its documents dealt out to at most `n_shard` streams of like size."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        documents: list[Document] = []
-        n_token = 0
-        while n_token < self.tokens_per_step:
-            index = min(int(np.searchsorted(self._ends, generator.random(), side="right")), len(self.sources) - 1)
-            document = self.sources[index].draw(generator, self.context_length)
-            documents.append(replace(document, tokens=_placed(document.tokens, generator), task=index))
-            n_token += len(document.tokens)
-        documents.sort(key=lambda document: len(document.tokens), reverse=True)
-        dealt = [documents[index::n_shard] for index in range(n_shard)]
-        streams = [stream_tensors(lay_out(share), self.vocabulary, None) for share in dealt if share]
+        documents = sorted(self._draw(generator), key=lambda document: len(document.tokens))
+        # Places are drawn before the documents are dealt out, so that shards change nothing.
+        centres = _centres(np.concatenate([document.tokens.patch_intervals for document in documents]), generator)
+        ends = np.cumsum([len(document.tokens.patch_intervals) for document in documents]).tolist()
+        streams = []
+        for rest in range(min(n_shard, len(documents))):
+            share = range(len(documents) - 1 - rest, -1, -n_shard)[::-1]  # ascending, the longest to the first
+            stream = lay_out([documents[index] for index in share])
+            if len(stream.tokens.patch_intervals):
+                own = [centres[(ends[index - 1] if index else 0) : ends[index]] for index in share]
+                stream = replace(stream, tokens=replace(stream.tokens, patch_intervals=np.concatenate(own)))
+            streams.append(stream_tensors(stream, self.vocabulary, None))
         return tuple(stream for stream in streams if stream.targets) or tuple(streams)
 
+    def _draw(self, generator: np.random.Generator) -> list[Document]:
+        """Documents up to the one that reaches the step's tokens, drawn by their source many at once."""
+        documents: list[Document] = []
+        missing = self.tokens_per_step
+        while missing > 0:
+            n = 1 + int(missing / self._mean_length)
+            chosen = np.minimum(self._ends.searchsorted(generator.random(n), side="right"), len(self.sources) - 1)
+            drawn: list[Document | None] = [None] * n
+            for index in np.unique(chosen).tolist():
+                places = np.flatnonzero(chosen == index).tolist()
+                found = self.sources[index].draw(generator, self.context_length, len(places))
+                for place, document in zip(places, found, strict=True):
+                    drawn[place] = replace(document, task=index)
+            for document in drawn:
+                assert document is not None
+                if missing > 0:  # else there were a few too many
+                    documents.append(document)
+                    missing -= len(document.tokens)
+        return documents
 
-def _placed(tokens: Tokens, generator: np.random.Generator) -> Tokens:
-    """`tokens` with the places of their patches drawn: before dealing, so that shards change nothing."""
-    if not len(tokens.patch_intervals):
-        return tokens
-    centres = (patch_places(tokens.patch_intervals, generator) + 0.5) / PATCH_PLACES  # (P, 2)
-    return replace(tokens, patch_intervals=centres[:, [0, 0, 1, 1]].astype(np.float32))
+
+def _centres(intervals: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(P, 4) intervals with a place drawn in each as both ends."""
+    centres = (patch_places(intervals, generator) + 0.5) / PATCH_PLACES  # (P, 2)
+    drawn: npt.NDArray[np.float32] = centres[:, [0, 0, 1, 1]].astype(np.float32)
+    return drawn
 
 
 class Prefetch:

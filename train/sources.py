@@ -1,4 +1,4 @@
-"""Data sources: each draws documents of one task from a dataset, by a generator that the caller passes.
+"""Data sources: each draws documents of one task from a dataset, many at once, by a generator that the caller passes.
 
 - `ControlSource`  windows of episodes, with the task's instruction, a quarter of them with a prompt
 - `TextSource`     stretches of text
@@ -9,6 +9,7 @@ To add a kind of data, write a class with the two members of `Source`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,17 +20,17 @@ from PIL import Image
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset
 from gato_lite.generate import picture_tokens
-from gato_lite.sequence import Document, Tokens, concatenate, plain
+from gato_lite.sequence import Document, concatenate, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.train.episodes import EpisodeTokens, tokenise_episodes, without_last
+from gato_lite.train.episodes import EpisodeTokens, join, said_once, tokenise_episodes, without_last
 
 PROMPT_SHARE = 0.25
 """Share of control documents that begin with a prompt (Reed et al. 2022, section 2.2)."""
 
 
-_Window = tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]
-"""Tokens, which of them are actions, and the labels."""
+_Window = tuple[int, int]
+"""First timestep, and the one after the last."""
 
 
 class Source(Protocol):
@@ -37,15 +38,15 @@ class Source(Protocol):
 
     name: str
 
-    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        """One document of at most `context_length` tokens."""
+    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+        """`n` documents of at most `context_length` tokens each."""
         ...
 
 
 def mean_length(source: Source, context_length: int, n_draw: int = 200) -> float:
     """Mean tokens of the documents that `source` draws, estimated with a fixed generator."""
-    generator = np.random.default_rng(0)
-    return float(np.mean([len(source.draw(generator, context_length).tokens) for _ in range(n_draw)]))
+    documents = source.draw(np.random.default_rng(0), context_length, n_draw)
+    return float(np.mean([len(document.tokens) for document in documents]))
 
 
 class ControlSource:
@@ -68,11 +69,13 @@ class ControlSource:
         self.action_tokenizer = SpaceTokenizer(dataset.action_space, vocabulary, action=True)
         instruction = np.zeros(0, np.int32) if not info.instruction else vocabulary.text.encode(info.instruction)
         self.instruction = plain(instruction)
-        self._parts = [self._tokenise(dataset, part, vocabulary) for part in range(dataset.n_parts)]
-        self._part_ends = np.cumsum([len(part.episodes) - 1 for part in self._parts])
-        if not len(self._part_ends) or not self._part_ends[-1]:
+        parts = [self._tokenise(dataset, part, vocabulary) for part in range(dataset.n_parts)]
+        if not any(len(part.episodes) > 1 for part in parts):
             raise ValueError(f"dataset '{dataset.path}' has no episode; record some first")
-        self._longest = max(part.longest_timestep for part in self._parts)
+        self._longest = max(part.longest_timestep for part in parts)
+        self._tokens = join([said_once(self.instruction, vocabulary), *parts], vocabulary)
+        """The instruction as timestep 0, then all episodes."""
+        self._episodes = self._tokens.episodes[1:]
 
     def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
         episodes = dataset.read_part(part)
@@ -90,15 +93,15 @@ class ControlSource:
     @property
     def n_episodes(self) -> int:
         """Episodes to draw from."""
-        return int(self._part_ends[-1])
+        return len(self._episodes) - 1
 
     @property
     def n_tokens(self) -> int:
         """Tokens of all episodes, repeats left out."""
-        return int(sum(part.lengths[-1] for part in self._parts))
+        return int(self._tokens.lengths[-1]) - len(self.instruction)
 
-    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        """A window of a random episode; a quarter of them after a prompt from another episode.
+    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+        """Windows of random episodes; a quarter of them after a prompt from another episode.
 
         Raises:
             ValueError: a timestep of the dataset does not fit into the context.
@@ -109,52 +112,69 @@ class ControlSource:
                 f"one timestep of '{self.name}' is {self._longest} tokens, more than the {budget} that fit; raise "
                 "context_length or make its observation smaller with a TokenSpec"
             )
-        index = int(generator.integers(self.n_episodes))
-        prompt = None
-        if generator.random() < PROMPT_SHARE and self.n_episodes > 1:
-            other = (index + int(generator.integers(1, self.n_episodes))) % self.n_episodes
-            prompt = self._prompt(generator, other, budget // 2)
-        window = None if prompt is None else self._window(generator, index, budget - len(prompt[0]))
-        if prompt is None or window is None:  # beside a prompt there may be no room for a long timestep
-            prompt, window = None, self._window(generator, index, budget)
-        pieces = [piece for piece in (prompt, window) if piece is not None]
-        n_before = len(self.instruction)
-        return Document(
-            tokens=concatenate([self.instruction, *(tokens for tokens, _, _ in pieces)]),
-            target=np.concatenate([np.zeros(n_before, np.bool_), *(is_action for _, is_action, _ in pieces)]),
-            labels=np.concatenate([self.instruction.ids, *(labels for _, _, labels in pieces)]),
-        )
+        first: list[int] = []
+        last: list[int] = []
+        lengths = []
+        for chances in generator.random((n, 6)).tolist():  # numbers for all documents in one call
+            windows = self._choose(chances, budget)
+            lengths.append(sum(self._tokens.window_length(*window) for window in windows))
+            first += [window[0] for window in windows]
+            last += [window[1] for window in windows]
+        tokens, target, labels = self._tokens.windows(np.array(first, np.int64), np.array(last, np.int64))
+        runs = split(tokens, np.array(lengths), patch_id=self._tokens.patch_id, chunk_id=self._tokens.chunk_id)
+        documents, start = [], 0
+        for run, length in zip(runs, lengths, strict=True):
+            stop = start + length
+            documents.append(Document(tokens=run, target=target[start:stop], labels=labels[start:stop]))
+            start = stop
+        return documents
 
-    def _episode(self, index: int) -> tuple[EpisodeTokens, int, int]:
-        """The part of an episode, its first timestep there, and the one after its last."""
-        part_index = int(np.searchsorted(self._part_ends, index, side="right"))
-        part = self._parts[part_index]
-        local = index - (int(self._part_ends[part_index - 1]) if part_index else 0)
-        return part, int(part.episodes[local]), int(part.episodes[local + 1])
+    def _choose(self, chances: Sequence[float], budget: int) -> list[_Window]:
+        """The windows of one document: instruction, prompt if any, and episode.
 
-    def _window(self, generator: np.random.Generator, index: int, budget: int) -> _Window | None:
+        Args:
+            chances: six numbers in [0, 1): episode, whether there is a prompt, its episode, its two, and the start.
+            budget: tokens that may follow the instruction.
+        """
+        n_episodes = len(self._episodes) - 1
+        index = int(chances[0] * n_episodes)
+        windows: list[_Window] = [(0, 1)] if len(self.instruction) else []
+        if chances[1] < PROMPT_SHARE and n_episodes > 1:
+            other = (index + 1 + int(chances[2] * (n_episodes - 1))) % n_episodes
+            prompt = self._prompt(chances[3], chances[4], other, budget // 2)
+            if prompt is not None:
+                rest = budget - self._tokens.window_length(*prompt)
+                window = self._window(chances[5], index, rest)
+                if window is not None:  # beside a prompt there may be no room for a long timestep
+                    return [*windows, prompt, window]
+        window = self._window(chances[5], index, budget)
+        assert window is not None, "the longest timestep fits"
+        return [*windows, window]
+
+    def _window(self, chance: float, index: int, budget: int) -> _Window | None:
         """A window of at most `budget` tokens: the whole episode if it fits, else from a random timestep of it."""
-        part, start, stop = self._episode(index)
-        first, last = start, part.last_within(start, stop, budget)
+        start, stop = int(self._episodes[index]), int(self._episodes[index + 1])
+        first, last = start, self._tokens.last_within(start, stop, budget)
         if last < stop:  # the episode is longer than the window: begin anywhere, end where the budget does
-            first = int(generator.integers(start - (last - start) // 2, stop))
-            first = max(first, start)
-            last = part.last_within(first, stop, budget)
-        return None if last == first else part.window(first, last)
+            earliest = start - (last - start) // 2
+            first = max(start, earliest + int(chance * (stop - earliest)))
+            last = self._tokens.last_within(first, stop, budget)
+        return None if last == first else (first, last)
 
-    def _prompt(self, generator: np.random.Generator, index: int, budget: int) -> _Window | None:
+    def _prompt(self, end: float, chance: float, index: int, budget: int) -> _Window | None:
         """A stretch of an episode: half of the time its end, else anywhere (GATO section 2.2)."""
-        part, start, stop = self._episode(index)
-        first = int(generator.integers(start, stop))
-        if generator.random() < 0.5:  # the earliest start from which the end still fits
+        start, stop = int(self._episodes[index]), int(self._episodes[index + 1])
+        first = start + int(chance * (stop - start))
+        if end < 0.5:  # the earliest start from which the end still fits
             first = start
-            if part.last_within(start, stop, budget) < stop:
-                limit = part.lengths[stop] - budget
-                first = min(int(np.searchsorted(part.lengths, limit, side="left")), stop - 1)
-                while first < stop - 1 and part.window_length(first, stop) > budget:
+            if self._tokens.last_within(start, stop, budget) < stop:
+                lengths = self._tokens.lengths
+                limit = lengths[stop] - budget
+                first = start + min(int(lengths[start:stop].searchsorted(limit, side="left")), stop - 1 - start)
+                while first < stop - 1 and self._tokens.window_length(first, stop) > budget:
                     first += 1
-        last = part.last_within(first, stop, budget)
-        return None if last == first else part.window(first, last)
+        last = self._tokens.last_within(first, stop, budget)
+        return None if last == first else (first, last)
 
 
 class TextSource:
@@ -183,18 +203,20 @@ class TextSource:
         """Tokens of all documents."""
         return len(self._ids)
 
-    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        """A stretch of a document chosen in proportion to its length."""
-        place = int(generator.integers(len(self._ids)))
-        document = int(np.searchsorted(self._starts, place, side="right")) - 1
-        start, stop = int(self._starts[document]), int(self._starts[document + 1])
-        if stop - start > context_length:
-            start = int(generator.integers(start, stop - context_length + 1))
-            stop = start + context_length
-        ids = self._ids[start:stop]
-        target = np.ones(len(ids), np.bool_)
-        target[0] = False
-        return Document(tokens=plain(ids), target=target, labels=ids)
+    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+        """Stretches of documents chosen in proportion to their length."""
+        chosen = self._starts.searchsorted(generator.integers(len(self._ids), size=n), side="right") - 1
+        starts, stops = self._starts[chosen], self._starts[chosen + 1]
+        latest = np.maximum(stops - context_length, starts)
+        starts = generator.integers(starts, latest + 1)
+        stops = np.minimum(stops, starts + context_length)
+        documents = []
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            ids = self._ids[start:stop]
+            target = np.ones(len(ids), np.bool_)
+            target[0] = False
+            documents.append(Document(tokens=plain(ids), target=target, labels=ids))
+        return documents
 
 
 class PictureSource:
@@ -232,12 +254,15 @@ class PictureSource:
         self._pictures = list(pictures)
         self._captions = [np.concatenate([vocabulary.text.encode(caption), end]) for caption in captions]
 
-    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        """A picture and its caption, cut at the context's end.
+    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+        """Pictures and their captions, cut at the context's end.
 
         Raises:
             ValueError: a picture leaves no room for a caption.
         """
+        return [self._draw(generator, context_length) for _ in range(n)]
+
+    def _draw(self, generator: np.random.Generator, context_length: int) -> Document:
         index = int(generator.integers(len(self._pictures)))
         pixels = vary(self._pictures[index], generator) if self._augment else self._pictures[index]
         picture = picture_tokens(pixels, self._vocabulary, self._patch_size)
@@ -270,9 +295,9 @@ def vary(picture: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.
     moved = Image.fromarray(picture).transform(
         (width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255)
     )
-    pixels = np.asarray(moved, np.float32)
-    grey = pixels.mean(2, keepdims=True)
-    pixels = grey + (pixels - grey) * generator.uniform(0.0, 1.4)
-    pixels = (pixels - 127.5) * generator.uniform(0.6, 1.4) + 127.5 + generator.uniform(-38.0, 38.0, 3)
-    varied: npt.NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
-    return varied
+    saturation, contrast = generator.uniform(0.0, 1.4), generator.uniform(0.6, 1.4)
+    tint = generator.uniform(-38.0, 38.0, 3) + 127.5 * (1 - contrast)
+    grey, own = contrast * (1 - saturation) / 3, contrast * saturation
+    rows = [[grey + own * (row == column) for column in range(3)] + [float(tint[row])] for row in range(3)]
+    recoloured = moved.convert("RGB", tuple(itertools.chain.from_iterable(rows)))  # one pass, clipped to 0..255
+    return np.asarray(recoloured)

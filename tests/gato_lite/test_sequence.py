@@ -14,6 +14,7 @@ from gato_lite.sequence import (
     lay_out,
     patch_places,
     plain,
+    ranges,
     select,
     split,
 )
@@ -130,3 +131,8 @@ def test_places_are_drawn_the_same_for_the_same_seed(n: int) -> None:
     intervals = np.tile(np.array([[0.0, 1.0, 0.0, 1.0]], np.float32), (n, 1))
     a, b = (patch_places(intervals, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(a, b)
+
+
+def test_ranges_end_to_end() -> None:
+    assert ranges(np.array([3, 7, 0]), np.array([5, 7, 3])).tolist() == [3, 4, 0, 1, 2]
+    assert ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []

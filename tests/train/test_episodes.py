@@ -13,7 +13,7 @@ from gato_lite.sequence import ACTION_LOCAL, concatenate, plain
 from gato_lite.spaces import FreeText
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.train.episodes import EpisodeTokens, tokenise_episodes, without_last
+from gato_lite.train.episodes import EpisodeTokens, join, said_once, tokenise_episodes, without_last
 
 SPACE = spaces.Dict(
     goal=spaces.Box(-1, 1, (3,)), grid=spaces.Box(0, 255, (4, 5), np.uint8), say=FreeText(), turn=spaces.Discrete(9)
@@ -184,3 +184,52 @@ def test_the_last_observation_is_left_out() -> None:
 
 def test_free_tokens_have_no_place() -> None:
     assert plain([1]).local.tolist() == [ACTION_LOCAL]
+
+
+@pytest.mark.parametrize("once", [(), ONCE])
+def test_many_windows_at_once_are_the_windows_end_to_end(once: tuple[str, ...]) -> None:
+    tokens, _ = tokenised(values(12), [5, 7], TokenSpec(once=once))
+    pairs = [(5, 9), (0, 2), (11, 12), (2, 5), (5, 9)]
+    made, is_action, labels = tokens.windows(np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]))
+    single = [tokens.window(*pair) for pair in pairs]
+    joined = concatenate([run for run, _, _ in single])
+    for name in ("ids", "local", "pixels", "patch_shapes", "patch_intervals", "chunks"):
+        assert np.array_equal(getattr(made, name), getattr(joined, name)), name
+    assert np.array_equal(is_action, np.concatenate([flags for _, flags, _ in single]))
+    assert np.array_equal(labels, np.concatenate([asked for _, _, asked in single]))
+    assert len(made) == sum(tokens.window_length(*pair) for pair in pairs)
+
+
+def test_patches_of_several_shapes_keep_their_pixels() -> None:
+    space = spaces.Box(0, 255, (20, 24, 3), np.uint8)
+    space.seed(0)
+    rows = [space.sample() for _ in range(4)]
+    observation, action = SpaceTokenizer(space), SpaceTokenizer(spaces.Discrete(2), action=True)
+    tokens = tokenise_episodes(
+        observation.stack(rows),
+        action.stack([0, 1, 0, 1]),
+        None,
+        np.array([4]),
+        observation_tokenizer=observation,
+        action_tokenizer=action,
+        vocabulary=VOCABULARY,
+        separator=False,
+    )
+    made, _, _ = tokens.windows(np.array([3, 1]), np.array([4, 3]))
+    assert not tokens.is_uniform
+    assert np.array_equal(made.pixels, np.concatenate([observation.encode(rows[index]).pixels for index in (3, 1, 2)]))
+
+
+def test_joined_episodes_are_those_of_each_run() -> None:
+    runs = [tokenised(values(5, seed), [2, 3], TokenSpec(once=ONCE))[0] for seed in range(3)]
+    whole = join([said_once(plain(VOCABULARY.text.encode("Go.")), VOCABULARY), *runs], VOCABULARY)
+    assert whole.episodes.tolist() == [0, 1, 3, 6, 8, 11, 13, 16]
+    assert VOCABULARY.text.decode(whole.window(0, 1)[0].ids) == "Go."
+    for index, run in enumerate(runs):
+        for made, own in zip(whole.window(5 * index + 2, 5 * index + 6), run.window(1, 5), strict=True):
+            if isinstance(made, np.ndarray):
+                assert np.array_equal(made, own)
+            else:
+                assert made.pixels.tobytes() == own.pixels.tobytes()
+                assert made.chunks.tobytes() == own.chunks.tobytes()
+                assert made.ids.tolist() == own.ids.tolist()

@@ -54,9 +54,10 @@ class Echo:
     first: int
     n: int = 8
 
-    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        ids = np.repeat(generator.integers(self.first, self.first + self.n, context_length // 2), 2).astype(np.int32)
-        return Document(tokens=plain(ids), target=np.arange(len(ids)) % 2 == 1, labels=ids)
+    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+        drawn = generator.integers(self.first, self.first + self.n, (n, context_length // 2))
+        rows = np.repeat(drawn, 2, axis=1).astype(np.int32)
+        return [Document(tokens=plain(ids), target=np.arange(len(ids)) % 2 == 1, labels=ids) for ids in rows]
 
 
 def mixture(config: TrainConfig = CONFIG, **changes: Any) -> Mixture:

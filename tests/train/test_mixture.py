@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ class Fixed:
     name: str
     length: int
 
-    def draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        ids = generator.integers(0, 4096, self.length).astype(np.int32)
-        return Document(tokens=plain(ids), target=np.arange(self.length) > 0, labels=ids)
+    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+        rows = generator.integers(0, 4096, (n, self.length)).astype(np.int32)
+        return [Document(tokens=plain(ids), target=np.arange(self.length) > 0, labels=ids) for ids in rows]
 
 
 def mixture(
@@ -76,6 +77,30 @@ def test_a_stream_is_a_function_of_seed_and_step(corridor: Dataset) -> None:
     assert not torch.equal(made[0].tokens.ids, made[1].tokens.ids)
     other = mixture(everything(corridor), [1.0, 1.0, 1.0], seed=1)
     assert not torch.equal(other.stream(3).tokens.ids, made[0].tokens.ids)
+
+
+def parted(stream: StreamTensors) -> list[bytes]:
+    """Ids, local indices and the pixels and places of the patches of each document."""
+    offsets = stream.offsets.tolist()
+    found = []
+    for start, stop in itertools.pairwise(offsets):
+        part = stream.tokens.ids[start:stop].numpy().tobytes() + stream.tokens.local[start:stop].numpy().tobytes()
+        for group in stream.tokens.patch_groups:
+            inside = (group.rows >= start) & (group.rows < stop)
+            part += group.pixels[inside].numpy().tobytes() + group.places[inside].numpy().tobytes()
+        found.append(part)
+    return found
+
+
+@pytest.mark.parametrize("n_shard", [2, 3, 50])
+def test_shards_hold_the_documents_of_the_one_stream(corridor: Dataset, n_shard: int) -> None:
+    made = mixture(everything(corridor), [1.0, 1.0, 1.0], tokens=500)
+    for step in range(4):
+        shards = made.shards(step, n_shard)
+        assert len(shards) <= n_shard
+        assert sorted(part for shard in shards for part in parted(shard)) == sorted(parted(made.stream(step)))
+        sizes = [len(shard.tokens.ids) for shard in shards]
+        assert n_shard > 3 or max(sizes) - min(sizes) <= 64
 
 
 def test_streams_are_sorted_ragged_and_full(corridor: Dataset) -> None:

@@ -53,7 +53,7 @@ def test_datasets_of_taken_and_labelled_actions(run: Path, tmp_path: Path, vocab
         assert len(asked) == len(taken) == episodes.lengths.sum()
         assert (taken != asked).any()
         source = ControlSource(dataset, vocabulary)
-        document = source.draw(np.random.default_rng(0), 60)
+        document = source.draw(np.random.default_rng(0), 60, 1)[0]
         assert (document.labels != document.tokens.ids).sum() <= document.target.sum()
 
 

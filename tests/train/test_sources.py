@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -19,7 +20,7 @@ from gato_lite.train.sources import PROMPT_SHARE, ControlSource, PictureSource, 
 
 
 def draws(source: Any, n: int, context_length: int, seed: int = 0) -> list[Document]:
-    return [source.draw(np.random.default_rng([seed, index]), context_length) for index in range(n)]
+    return list(source.draw(np.random.default_rng(seed), context_length, n))
 
 
 class Talk(gym.Env[Any, Any]):
@@ -95,12 +96,12 @@ class TestControl:
     def test_a_timestep_too_long_is_told_at_once(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
         source = ControlSource(corridor, vocabulary)
         n_instruction = len(vocabulary.text.encode("Follow the sign."))
-        longest = max(part.longest_timestep for part in source._parts)
+        longest = source._longest
         expected = (
             f"one timestep of 'corridor' is {longest} tokens, more than the {longest - 1} that fit; raise context"
         )
         with pytest.raises(ValueError, match=re.escape(expected)):
-            source.draw(np.random.default_rng(0), n_instruction + longest - 1)
+            source.draw(np.random.default_rng(0), n_instruction + longest - 1, 1)
         assert draws(source, 200, n_instruction + longest)
 
     def test_a_rare_long_timestep_fits_wherever_it_is_drawn(self, vocabulary: Vocabulary, tmp_path: Any) -> None:
@@ -116,7 +117,9 @@ class TestControl:
     def test_counts(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
         source = ControlSource(corridor, vocabulary)
         assert source.n_episodes == 40
-        assert source.n_tokens == sum(int(part.lengths[-1]) for part in source._parts)
+        episodes = itertools.pairwise(source._episodes.tolist())
+        tokens = source._tokens
+        assert source.n_tokens == sum(tokens.window_length(*pair) - int(tokens.repeated[pair[0]]) for pair in episodes)
         assert 20 < mean_length(source, 60) <= 60
 
     def test_documents_are_no_episodes(self, vocabulary: Vocabulary) -> None:
@@ -128,7 +131,7 @@ class TestControl:
 
 class TestText:
     def test_a_short_text_is_whole(self, vocabulary: Vocabulary) -> None:
-        document = TextSource(["One boat."], vocabulary, name="t").draw(np.random.default_rng(0), 50)
+        document = TextSource(["One boat."], vocabulary, name="t").draw(np.random.default_rng(0), 50, 1)[0]
         pieces = vocabulary.text.encode("One boat.").tolist()
         assert document.tokens.ids.tolist() == [vocabulary.end, *pieces, vocabulary.end]
         assert document.target.tolist() == [False] + [True] * (len(pieces) + 1)
@@ -159,7 +162,7 @@ class TestText:
 class TestPictures:
     def test_a_picture_then_its_caption(self, vocabulary: Vocabulary) -> None:
         shown = np.random.default_rng(0).integers(0, 256, (32, 20, 3), dtype=np.uint8)
-        document = PictureSource([shown], ["a boat"], vocabulary, name="p").draw(np.random.default_rng(0), 50)
+        document = PictureSource([shown], ["a boat"], vocabulary, name="p").draw(np.random.default_rng(0), 50, 1)[0]
         caption = [*vocabulary.text.encode("a boat").tolist(), vocabulary.end]
         assert document.tokens.ids.tolist() == [vocabulary.patch] * 4 + caption
         assert document.target.tolist() == [False] * 4 + [True] * len(caption)
@@ -167,15 +170,15 @@ class TestPictures:
 
     def test_a_long_caption_is_cut(self, vocabulary: Vocabulary) -> None:
         shown = np.zeros((16, 16, 3), np.uint8)
-        document = PictureSource([shown], ["boat " * 50], vocabulary, name="p").draw(np.random.default_rng(0), 20)
+        document = PictureSource([shown], ["boat " * 50], vocabulary, name="p").draw(np.random.default_rng(0), 20, 1)[0]
         assert len(document.tokens) == 20
 
     def test_a_picture_without_room_for_a_caption(self, vocabulary: Vocabulary) -> None:
         source = PictureSource([np.zeros((64, 64, 3), np.uint8)], ["a"], vocabulary, name="p")
-        assert len(source.draw(np.random.default_rng(0), 17).tokens) == 17
+        assert len(source.draw(np.random.default_rng(0), 17, 1)[0].tokens) == 17
         expected = "a picture of 'p' is 16 tokens (64×64 pixels), but a document is at most 16 with its caption"
         with pytest.raises(ValueError, match=re.escape(expected)):
-            source.draw(np.random.default_rng(0), 16)
+            source.draw(np.random.default_rng(0), 16, 1)[0]
 
     def test_pictures_are_varied_only_when_asked(self, vocabulary: Vocabulary) -> None:
         shown = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
