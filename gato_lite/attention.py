@@ -7,7 +7,8 @@
 - `varlen`  flash attention over the ragged stream (CUDA default)
 - `flex`    a compiled block mask (CUDA; on CPU it has no backward)
 
-Source: Vaswani et al. 2017, section 3.2.1; Reed et al. 2022, section 2.3 (no leakage between sequences).
+Source: Vaswani et al. 2017, section 3.2.1; Reed et al. 2022, section 2.3 (no leakage between sequences); Ainslie et al.
+2023, "GQA" (heads of queries that share keys and values).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ Offsets = Int64[np.ndarray, " N1"]
 
 def attend(
     query: Float[Tensor, "T H K"],
-    key: Float[Tensor, "T H K"],
-    value: Float[Tensor, "T H K"],
+    key: Float[Tensor, "T G K"],
+    value: Float[Tensor, "T G K"],
     offsets: Offsets,
     backend: Backend = "auto",
 ) -> Float[Tensor, "T H K"]:
@@ -39,8 +40,8 @@ def attend(
 
     Args:
         query: (T, H, K), positions already applied.
-        key: (T, H, K).
-        value: (T, H, K).
+        key: (T, G, K); G divides H, and each head is shared by H / G neighbouring heads of queries.
+        value: (T, G, K).
         offsets: (N+1,) first token of each of the N documents, then T; on the host.
         backend: implementation; `auto` takes `varlen` for half precision on CUDA, else `sdpa`.
 
@@ -51,6 +52,9 @@ def attend(
         backend = "varlen" if query.is_cuda and query.dtype is not torch.float32 else "sdpa"
     if backend not in BACKENDS:
         raise ValueError(unknown_name("attention backend", backend, BACKENDS))
+    if key.shape[1] != query.shape[1]:
+        n_shared = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(n_shared, 1) for part in (key, value))  # (T, H, K)
     return BACKENDS[backend](query, key, value, offsets)
 
 

@@ -2,13 +2,22 @@
 
 One `Decoder` serves acting and writing. Each of its B rows is a document of its own with its own cursor; rows never
 see each other. A read takes any number of tokens for any of the rows, and no context is ever computed twice.
+
+Decisions:
+- a head's keys lie together, (B, G, C, K), so that attention reads them without a copy
+- rows that lie side by side and hold about as much share an attention call; others have their own and pay for their
+  own context only
+- the last layer computes only the tokens whose hidden state is asked for
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
@@ -17,6 +26,26 @@ from torch import Tensor
 from gato_lite.attention import attend
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate
+
+CALL_WORTH: Final = 64
+"""Positions of padding that cost a row less than an attention call of its own."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring rows that share an attention call; each reads n tokens."""
+
+    rows: slice
+    tokens: slice
+    """Of the read."""
+    n_new: int
+    """n."""
+    n_wanted: int
+    """Last tokens of each row whose hidden state is asked for."""
+    n_seen: int
+    """Positions of the longest row, with the new ones."""
+    mask: Tensor | None
+    """What each new token may see, 0 or -inf: (n, seen), or (b, 1, n, seen) where rows hold different counts."""
 
 
 class Decoder:
@@ -42,10 +71,12 @@ class Decoder:
         self.n_row = n_row
         self.cursors = np.zeros(n_row, np.int64)
         """(B,) tokens that each row holds."""
-        shape = (config.n_layer, n_row, self.context_length, config.n_head, config.d_head)
-        dtype = gato.transformer.norm.weight.dtype
-        self._keys = torch.zeros(shape, dtype=dtype, device=gato.device)  # (L, B, C, H, K)
-        self._values = torch.zeros(shape, dtype=dtype, device=gato.device)  # (L, B, C, H, K)
+        shape = (config.n_layer, n_row, config.n_key_head, self.context_length, config.d_head)
+        self._dtype = gato.transformer.norm.weight.dtype
+        self._keys = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
+        self._values = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
+        self._causal: dict[int, Tensor] = {}
+        """By n, (n, C): what each of the last n of C tokens may see."""
 
     @torch.inference_mode()
     def read_documents(self, rows: Sequence[int], documents: Sequence[Tokens]) -> Float[Tensor, "n D"]:
@@ -66,31 +97,34 @@ class Decoder:
         order = np.argsort(lengths, kind="stable")  # equal lengths share an attention call
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[order])])
         positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths[order])
-        slots = np.repeat(np.asarray(rows, np.int64)[order], lengths[order]) * self.context_length + positions
-        slots_tensor = torch.from_numpy(slots).to(self.gato.device)
+        slots = self._slots(np.repeat(np.asarray(rows, np.int64)[order], lengths[order]), positions)
+        ends = torch.from_numpy(offsets[1:] - 1).to(self.gato.device)
+        last_layer = self.gato.config.n_layer - 1
 
         def over_documents(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self._write(layer, slots_tensor, key, value)
-            return attend(query, key, value, offsets)
+            self._write(layer, slots, key, value)
+            mixed = attend(query, key, value, offsets)
+            return mixed[ends] if layer == last_layer else mixed
 
         tokens = self.gato.token_tensors(concatenate([documents[index] for index in order]))
-        hidden = self.gato.hidden(tokens, torch.from_numpy(positions).to(self.gato.device), over_documents)
+        hidden = self.gato.hidden(tokens, torch.from_numpy(positions).to(self.gato.device), over_documents, ends)
         self.cursors[np.asarray(rows)] = lengths
-        last = np.empty(len(order), np.int64)
-        last[order] = offsets[1:] - 1
-        return hidden[torch.from_numpy(last).to(self.gato.device)]
+        return hidden[torch.from_numpy(np.argsort(order)).to(self.gato.device)]
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[int], tokens: Tokens, counts: Sequence[int]) -> Float[Tensor, "n D"]:
+    def read(
+        self, rows: Sequence[int], tokens: Tokens, counts: Sequence[int], wanted: Sequence[int] | None = None
+    ) -> Float[Tensor, "n D"]:
         """Appends tokens to rows.
 
         Args:
-            rows: distinct rows, in the order of their tokens.
+            rows: distinct rows, in the order of their tokens; attention is cheapest where they ascend.
             tokens: all new tokens, row after row.
             counts: tokens of each row, at least one.
+            wanted: last tokens of each row whose hidden state is asked for, in 1..count; one of each if None.
 
         Returns:
-            (n, D) hidden state after each row's last new token.
+            (n, D) hidden states after the wanted tokens, row after row.
 
         Raises:
             ValueError: a row gets no token, or more than it has room for.
@@ -100,62 +134,106 @@ class Decoder:
         before = self.cursors[row_array]
         self._check_room(rows, before, count_array)
         ends = np.cumsum(count_array)
-        within = np.arange(ends[-1]) - np.repeat(ends - count_array, count_array)
-        positions = np.repeat(before, count_array) + within
-        token_rows = np.repeat(row_array, count_array)
-        slots = torch.from_numpy(token_rows * self.context_length + positions).to(device)
-        n_new, n_seen = int(count_array.max()), int((before + count_array).max())
-        even = len(rows) == self.n_row and (count_array == n_new).all() and (np.diff(row_array) == 1).all()
-        padded = None if even else torch.from_numpy(token_rows * n_new + within).to(device)
-        mask = self._mask(row_array, before, count_array, n_new, n_seen, device)
+        positions = np.arange(ends[-1]) + np.repeat(before - ends + count_array, count_array)
+        slots = self._slots(np.repeat(row_array, count_array), positions)
+        n_wanted = np.ones(len(ends), np.int64) if wanted is None else np.asarray(wanted, np.int64)
+        runs = self._runs(row_array, before, count_array, n_wanted)
+        kept = np.arange(n_wanted.sum()) + np.repeat(ends - np.cumsum(n_wanted), n_wanted)
+        some = None if len(kept) == ends[-1] else torch.from_numpy(kept).to(device)
+        last_layer = self.gato.config.n_layer - 1
 
         def over_cache(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             self._write(layer, slots, key, value)
-            if padded is not None:
-                spread = query.new_zeros(self.n_row * n_new, *query.shape[1:])
-                query = spread.index_copy_(0, padded, query)
-            q = query.view(self.n_row, n_new, *query.shape[1:]).transpose(1, 2)  # (B, H, n, K)
-            k = self._keys[layer, :, :n_seen].transpose(1, 2)  # (B, H, seen, K)
-            v = self._values[layer, :, :n_seen].transpose(1, 2)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)  # (B, n, H, K)
-            flat = mixed.reshape(self.n_row * n_new, *query.shape[1:])
-            return flat if padded is None else flat[padded]
+            mixed = [self._attend(layer, run, query, last=layer == last_layer) for run in runs]
+            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
-        hidden = self.gato.hidden(self.gato.token_tensors(tokens), torch.from_numpy(positions).to(device), over_cache)
+        moved = torch.from_numpy(positions).to(device)
+        hidden = self.gato.hidden(self.gato.token_tensors(tokens), moved, over_cache, some)
         self.cursors[row_array] = before + count_array
-        return hidden[torch.from_numpy(ends - 1).to(device)]
+        return hidden
+
+    def _attend(self, layer: int, run: _Run, query: Tensor, *, last: bool) -> Tensor:
+        """What the tokens of one run read from the cache: (b n, H, K), or of the wanted ones in the last layer."""
+        _, n_head, d_head = query.shape
+        n_query = run.n_wanted if last else run.n_new
+        q = query[run.tokens].view(-1, run.n_new, n_head, d_head)[:, run.n_new - n_query :].transpose(1, 2)
+        k = self._keys[layer, run.rows, :, : run.n_seen]  # (b, G, seen, K)
+        v = self._values[layer, run.rows, :, : run.n_seen]
+        mask = run.mask if run.mask is None or n_query == run.n_new else run.mask[..., run.n_new - n_query :, :]
+        n_shared = n_head // k.shape[1]
+        if n_shared > 1:  # heads that share keys are read as further tokens
+            q = q.reshape(len(k), k.shape[1], n_shared * n_query, d_head)
+            if mask is not None:
+                mask = mask.repeat(*[1] * (mask.ndim - 2), n_shared, 1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return mixed.reshape(len(k), n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)
 
     def forget(self, rows: Sequence[int]) -> None:
         """Empties rows."""
         self.cursors[np.asarray(rows, np.int64)] = 0
 
-    def _write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
-        self._keys[layer].view(-1, *key.shape[1:]).index_copy_(0, slots, key.to(self._keys.dtype))
-        self._values[layer].view(-1, *value.shape[1:]).index_copy_(0, slots, value.to(self._values.dtype))
+    def _slots(self, rows: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> Tensor:
+        """(T G) places in a layer of the cache, of each token's heads in turn."""
+        n_head = self.gato.config.n_key_head
+        heads = rows[:, None] * n_head + np.arange(n_head)
+        return torch.from_numpy((heads * self.context_length + positions[:, None]).reshape(-1)).to(self.gato.device)
 
-    def _mask(
+    def _write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        for cache, new in ((self._keys, key), (self._values, value)):
+            flat = new.reshape(-1, new.shape[-1]).to(self._dtype)  # (T G, K)
+            cache[layer].view(-1, new.shape[-1]).index_copy_(0, slots, flat)
+
+    def _runs(
         self,
-        rows: np.ndarray[tuple[int], np.dtype[np.int64]],
-        before: np.ndarray[tuple[int], np.dtype[np.int64]],
-        counts: np.ndarray[tuple[int], np.dtype[np.int64]],
-        n_new: int,
-        n_seen: int,
-        device: torch.device,
-    ) -> Tensor | None:
-        """(B, 1, n, seen) what each new token may see; rows that read nothing look at their first place."""
-        if n_new == 1 and len(rows) == self.n_row and (before + 1 == n_seen).all():
-            return None
-        visible_until = np.zeros((self.n_row, n_new), np.int64)
-        steps = np.minimum(np.arange(n_new), counts[:, None] - 1)
-        visible_until[rows] = before[:, None] + steps
-        visible = np.arange(n_seen) <= visible_until[:, :, None]
-        return torch.from_numpy(visible[:, None]).to(device)
+        rows: npt.NDArray[np.int64],
+        before: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+        wanted: npt.NDArray[np.int64],
+    ) -> list[_Run]:
+        """The attention calls of a read."""
+        joins = (np.diff(rows) == 1) & (np.diff(counts) == 0) & (np.diff(wanted) == 0)
+        joined, lengths, ends = joins.tolist(), before.tolist(), np.cumsum(counts).tolist()
+        runs = []
+        start = 0
+        for stop in range(1, len(rows) + 1):
+            first = lengths[start]
+            if stop < len(rows) and joined[stop - 1] and abs(lengths[stop] - first) <= max(CALL_WORTH, first // 8):
+                continue
+            n_new, held = int(counts[start]), before[start:stop]
+            n_seen = int(held.max()) + n_new
+            runs.append(
+                _Run(
+                    rows=slice(int(rows[start]), int(rows[stop - 1]) + 1),
+                    tokens=slice(ends[start] - n_new, ends[stop - 1]),
+                    n_new=n_new,
+                    n_wanted=int(wanted[start]),
+                    n_seen=n_seen,
+                    mask=self._mask(held, n_new, n_seen),
+                )
+            )
+            start = stop
+        return runs
+
+    def _mask(self, before: npt.NDArray[np.int64], n_new: int, n_seen: int) -> Tensor | None:
+        if (before == before[0]).all():
+            if n_new == 1:
+                return None
+            if n_new not in self._causal:
+                until = np.arange(self.context_length - n_new, self.context_length)
+                self._causal[n_new] = self._as_mask(np.arange(self.context_length) <= until[:, None])
+            return self._causal[n_new][:, self.context_length - n_seen :]
+        until = before[:, None] + np.arange(n_new)
+        return self._as_mask((np.arange(n_seen) <= until[:, :, None])[:, None])
+
+    def _as_mask(self, visible: npt.NDArray[np.bool_]) -> Tensor:
+        seen = torch.from_numpy(visible).to(self.gato.device)
+        return torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
 
     def _check_room(
         self,
         rows: Sequence[int],
-        before: np.ndarray[tuple[int], np.dtype[np.int64]],
-        counts: np.ndarray[tuple[int], np.dtype[np.int64]],
+        before: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
     ) -> None:
         if len(counts) == 0 or (counts < 1).any():
             raise ValueError("every row that reads must get at least one token, got none")

@@ -76,6 +76,8 @@ class GatoConfig:
     """Local indices with an embedding of their own; later places in an observation share the last."""
     vocab_size: int = 6148
     """Token ids, those of the shipped vocabulary by default."""
+    n_kv_head: int | None = None
+    """Heads of keys and values, each shared by n_head / n_kv_head heads of queries; None means one for each."""
 
     def __post_init__(self) -> None:
         sizes = ("n_layer", "n_head", "d_model", "d_ff", "context_length", "patch_size", "d_encoder", "n_local")
@@ -86,6 +88,8 @@ class GatoConfig:
             raise ValueError(f"grid_size must be at least 0, got grid_size={self.grid_size}")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model must be divisible by n_head, got d_model={self.d_model}, n_head={self.n_head}")
+        if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):
+            raise ValueError(f"n_kv_head must divide n_head, got n_kv_head={self.n_kv_head}, n_head={self.n_head}")
         if self.d_head % 2:
             raise ValueError(f"the head size must be even for rotary positions, got d_model/n_head={self.d_head}")
 
@@ -93,6 +97,11 @@ class GatoConfig:
     def d_head(self) -> int:
         """Width of one attention head."""
         return self.d_model // self.n_head
+
+    @property
+    def n_key_head(self) -> int:
+        """Heads of keys and values."""
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> GatoConfig:

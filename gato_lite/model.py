@@ -144,9 +144,14 @@ class Gato(nn.Module):
         made = to_tensors(tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator)
         return made.to(self.device) if self.device.type != "cpu" else made
 
-    def hidden(self, tokens: TokenTensors, positions: Tensor, attention_over: AttentionOver) -> Float[Tensor, "T D"]:
-        """Hidden states of `tokens` under any attention; training, prefilling and acting differ only in the last."""
-        hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over)
+    def hidden(
+        self, tokens: TokenTensors, positions: Tensor, attention_over: AttentionOver, rows: Tensor | None = None
+    ) -> Float[Tensor, "R D"]:
+        """Hidden states of `tokens`, or of the `rows` among them, under any attention.
+
+        Training, prefilling and acting differ only in the attention.
+        """
+        hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over, rows)
         return hidden
 
     def forward(self, stream: StreamTensors, backend: Backend = "auto") -> Float[Tensor, "T D"]:

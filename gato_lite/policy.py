@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.spaces import Discrete
 from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 from gymnasium.vector.utils import concatenate as stack_values
 
@@ -47,6 +48,8 @@ class _Language:
     instruction: str | None
     ranges: list[tuple[int, int]] | None
     """Legal ids of each action token, where the space has a fixed number of them."""
+    values: dict[int, Action] = field(default_factory=dict)
+    """What the token of a Discrete action has been decoded to so far."""
 
 
 @dataclass
@@ -268,24 +271,27 @@ class Policy:
         begun: list[int] = []
         going: list[int] = []
         news: list[Tokens] = []
+        counts: list[int] = []
+        cursors = self._decoder.cursors.tolist()
         for index in active:
             slot = self._slots[index]
-            new = concatenate([plain(slot.unread), slot.timesteps[-1].tokens(self.gato.vocabulary, first=False)])
-            at = int(self._decoder.cursors[index])
-            if at == 0 or at + len(new) > self._decoder.context_length:
+            seen = slot.timesteps[-1].tokens(self.gato.vocabulary, first=False)
+            n_new = len(slot.unread) + len(seen)
+            if cursors[index] == 0 or cursors[index] + n_new > self._decoder.context_length:
                 begun.append(index)
             else:
                 going.append(index)
-                news.append(new)
+                news += [plain(slot.unread), seen]
+                counts.append(n_new)
         hidden: dict[int, torch.Tensor] = {}
         if begun:
             self._read_windows(begun, hidden)
         if going:
-            states = self._decoder.read(going, concatenate(news), [len(new) for new in news])
+            states = self._decoder.read(going, concatenate(news), counts)
             hidden.update(zip(going, states, strict=True))
         for index in active:
             self._slots[index].unread = []
-        return torch.stack([hidden[index] for index in active])
+        return torch.stack([hidden[index] for index in active]) if begun else states
 
     def _read_windows(self, rows: Sequence[int], hidden: dict[int, torch.Tensor]) -> None:
         """Reads whole windows anew: at an episode's start, and after the older half has been dropped."""
@@ -378,7 +384,12 @@ class Policy:
 
     def _action(self, index: int) -> Action:
         slot = self._slots[index]
-        return slot.language.action.decode(plain(slot.timesteps[-1].action))
+        language, chosen = slot.language, slot.timesteps[-1].action
+        if not isinstance(language.action.space, Discrete) or len(chosen) > 1:
+            return language.action.decode(plain(chosen))
+        if chosen[0] not in language.values:
+            language.values[chosen[0]] = language.action.decode(plain(chosen))
+        return language.values[chosen[0]]
 
     # -- setting up
 

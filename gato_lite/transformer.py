@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from gato_lite.config import GatoConfig
 
 AttentionOver = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, query, key, value), each (T, H, K), to what each token read, (T, H, K)."""
+"""(layer, query (T, H, K), key (T, G, K), value (T, G, K)) to what each token read, (T, H, K).
+
+In the last layer, where only the hidden states of some `rows` are asked for, what those read: (R, H, K)."""
 
 
 def rotation_table(n_positions: int, d_head: int, base: float = 10_000.0) -> Float[Tensor, "n_positions 2 half"]:
@@ -44,20 +46,24 @@ class Block(nn.Module):
         super().__init__()
         self.layer = layer
         self.n_head = config.n_head
+        self.n_key_head = config.n_key_head
+        n_head_in = config.n_head + 2 * config.n_key_head
         self.norm_attention = nn.LayerNorm(config.d_model, bias=False)
-        self.query_key_value = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.query_key_value = nn.Linear(config.d_model, n_head_in * config.d_head, bias=False)
         self.attention_out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.norm_feed_forward = nn.LayerNorm(config.d_model, bias=False)
         self.feed_forward_in = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.feed_forward_out = nn.Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor, attention_over: AttentionOver) -> Tensor:
-        """(T, D) to (T, D); `rotation` is (T, 2, K/2)."""
+    def forward(self, x: Tensor, rotation: Tensor, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
+        """(T, D) to (T, D), or to (R, D), the tokens `rows` alone; `rotation` is (T, 2, K/2)."""
         n_token, d_model = x.shape
-        qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 3, self.n_head, -1)  # (T, 3, H, K)
-        query, key = rotate(qkv[:, :2], rotation).unbind(1)  # (T, H, K) each
-        mixed = attention_over(self.layer, query, key, qkv[:, 2])
-        x = x + self.attention_out(mixed.reshape(n_token, d_model))
+        n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
+        qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 1, n_turned + self.n_key_head, -1)
+        turned = rotate(qkv[:, :, :n_turned], rotation)[:, 0]  # (T, H + G, K)
+        mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, 0, n_turned:])
+        x = x if rows is None else x[rows]
+        x = x + self.attention_out(mixed.reshape(-1, d_model))
         hidden = self.feed_forward_in(self.norm_feed_forward(x))
         update: Tensor = self.feed_forward_out(F.relu(hidden).square())
         return x + update
@@ -82,12 +88,24 @@ class Transformer(nn.Module):
         self.register_buffer("rotation", rotation_table(config.context_length, config.d_head), persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "T D"], positions: Int64[Tensor, " T"], attention_over: AttentionOver
-    ) -> Float[Tensor, "T D"]:
-        """Hidden states of the tokens `x` at `positions` of their documents."""
+        self,
+        x: Float[Tensor, "T D"],
+        positions: Int64[Tensor, " T"],
+        attention_over: AttentionOver,
+        rows: Int64[Tensor, " R"] | None = None,
+    ) -> Float[Tensor, "R D"]:
+        """Hidden states of the tokens `x` at `positions` of their documents.
+
+        Args:
+            x: embedded tokens.
+            positions: of each in its document.
+            attention_over: what each token reads.
+            rows: tokens whose hidden states are asked for, all of them if None; the last block computes no others.
+        """
         rotation = self.rotation[positions]  # (T, 2, K/2)
-        for block in self.blocks:
-            x = block(x, rotation, attention_over)
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, attention_over, rows if layer == last else None)
         hidden: Tensor = self.norm(x)
         return hidden
 

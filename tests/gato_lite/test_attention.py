@@ -68,6 +68,19 @@ def test_backends_have_the_same_gradients(lengths: list[int]) -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "dense"])
+@pytest.mark.parametrize("n_key_head", [1, 2, 3])
+def test_heads_of_queries_may_share_keys(backend: str, n_key_head: int) -> None:
+    offsets = offsets_of(LENGTHS)
+    n_token = int(offsets[-1])
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(n_token, 6, 8, generator=generator)
+    k, v = (torch.randn(n_token, n_key_head, 8, generator=generator) for _ in range(2))
+    spread = [head * n_key_head // 6 for head in range(6)]
+    expected = by_hand(q, k[:, spread], v[:, spread], offsets)
+    torch.testing.assert_close(attend(q, k, v, offsets, backend).double(), expected, atol=1e-6, rtol=1e-5)  # type: ignore[arg-type]
+
+
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
 def test_sdpa_equals_dense_for_any_lengths(lengths: list[int]) -> None:
     offsets = offsets_of(lengths)

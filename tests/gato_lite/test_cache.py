@@ -60,6 +60,26 @@ def _shared(gato: Gato, uncached: Uncached) -> None:
     SHARED = gato, uncached
 
 
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+def test_heads_that_share_keys(make: Callable[..., Gato], uncached: Uncached, n_kv_head: int) -> None:
+    """Rows that share attention calls and rows that do not, of equal and unequal lengths, every new token asked for."""
+    gato = make(context_length=200, n_head=4, n_kv_head=n_kv_head)
+    decoder = Decoder(gato, 5)
+    assert decoder._keys.shape == (2, 5, n_kv_head, 200, 8)
+    held = [drawn(length, row) for row, length in enumerate((9, 9, 12, 150, 3))]
+    for counts in ([1, 1, 1, 1, 1], [3, 3, 3, 3, 3], [2, 2, 1, 4, 1]):
+        if not decoder.cursors.any():
+            decoder.read_documents(range(5), held)
+        new = [drawn(count, 7 + row) for row, count in enumerate(counts)]
+        wanted = [1, count := counts[1], 1, counts[3], 1]
+        states = decoder.read(range(5), concatenate(new), counts, wanted)
+        held = [concatenate([old, more]) for old, more in zip(held, new, strict=True)]
+        ends = [(row, len(held[row]) - back) for row in range(5) for back in reversed(range(wanted[row]))]
+        assert len(states) == len(ends) >= 5 + count - 1
+        for (row, end), state in zip(ends, states, strict=True):
+            torch.testing.assert_close(state, uncached(gato, plain(held[row].ids[:end])), atol=1e-4, rtol=1e-4)
+
+
 def test_one_row_token_by_token(gato: Gato, uncached: Uncached) -> None:
     tokens = drawn(30, 0)
     decoder = Decoder(gato, 1)

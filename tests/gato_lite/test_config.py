@@ -72,3 +72,11 @@ def test_token_specs_are_checked() -> None:
 def test_configurations_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         GatoConfig.preset("lite-1m").d_model = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("n_kv_head", [0, 3, 4])
+def test_heads_of_keys_divide_those_of_queries(n_kv_head: int) -> None:
+    with pytest.raises(ValueError, match=f"n_kv_head must divide n_head, got n_kv_head={n_kv_head}, n_head=2"):
+        GatoConfig(**SMALL, n_kv_head=n_kv_head)
+    assert GatoConfig(**SMALL).n_key_head == 2
+    assert GatoConfig(**SMALL, n_kv_head=1).n_key_head == 1

@@ -73,6 +73,20 @@ def test_a_later_token_moves_no_earlier_one() -> None:
     assert not torch.allclose(before[6:], after[6:])
 
 
+def test_only_the_rows_asked_for_are_computed() -> None:
+    transformer = Transformer(CONFIG)
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
+    x, rows, offsets = torch.randn(9, 16), torch.tensor([2, 7]), np.array([0, 9])
+
+    def over_rows(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        mixed = attend(q, k, v, offsets)
+        return mixed[rows] if layer == 1 else mixed
+
+    some = transformer(x, torch.arange(9), over_rows, rows)
+    torch.testing.assert_close(some, run(transformer, x)[rows])
+
+
 def test_the_table_is_not_stored() -> None:
     assert not [name for name in Transformer(CONFIG).state_dict() if "rotation" in name]
 
