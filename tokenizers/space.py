@@ -194,6 +194,8 @@ def _equals_before(column: Values) -> Bool[np.ndarray, " M"]:
 
 
 def _is_equal(a: Any, b: Any) -> bool:
+    if isinstance(a, str):
+        return isinstance(b, str) and a == b
     if isinstance(a, Mapping):
         return isinstance(b, Mapping) and a.keys() == b.keys() and all(_is_equal(a[key], b[key]) for key in a)
     if isinstance(a, (tuple, list)):

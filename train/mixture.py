@@ -62,7 +62,7 @@ class Mixture:
         shares = np.array(weights, np.float64) / lengths
         shares /= shares.sum()
         self._ends = np.cumsum(shares)
-        self._mean_length = float(shares @ lengths)
+        self.mean_length = float(shares @ lengths)
         """Tokens of a document, all sources together."""
 
     def stream(self, step: int) -> StreamTensors:
@@ -91,7 +91,7 @@ class Mixture:
         documents: list[Document] = []
         missing = self.tokens_per_step
         while missing > 0:
-            n = 1 + int(missing / self._mean_length)
+            n = 1 + int(missing / self.mean_length)
             chosen = np.minimum(self._ends.searchsorted(generator.random(n), side="right"), len(self.sources) - 1)
             drawn: list[Document | None] = [None] * n
             for index in np.unique(chosen).tolist():

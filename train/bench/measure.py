@@ -105,7 +105,7 @@ def this_machine(device: torch.device) -> Machine:
         cores=usable_cores(),
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         python=platform.python_version(),
         matmul_flops=matmul_peak(device, 1.0),
     )
