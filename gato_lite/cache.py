@@ -168,6 +168,12 @@ class Decoder:
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return mixed.reshape(len(k), n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)
 
+    def rewind(self, row: int, n_token: int) -> None:
+        """Forgets the last tokens of a row."""
+        if not 0 <= n_token <= self.cursors[row]:
+            raise ValueError(f"row {row} holds {self.cursors[row]} tokens and cannot forget {n_token}")
+        self.cursors[row] -= n_token
+
     def forget(self, rows: Sequence[int]) -> None:
         """Empties rows."""
         self.cursors[np.asarray(rows, np.int64)] = 0

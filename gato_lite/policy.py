@@ -2,8 +2,9 @@
 
 A `Policy` has one or many slots. Each slot is an environment with spaces of its own; all slots share every forward.
 One forward reads the previous action's last token and the new observation together; each further action token costs
-one more. When a slot's context is full, the older half of its timesteps is dropped and the rest is read again, so that
-every prediction is over a contiguous window of an episode, as in training.
+one more, unless it was guessed (`gato_lite/drafts.py`). When a slot's context is full, the older half of its timesteps
+is dropped and the rest is read again, so that every prediction is over a contiguous window of an episode, as in
+training.
 
 Source: Reed et al. 2022, sections 2.2 (prompts) and 2.5 (deployment).
 """
@@ -24,6 +25,7 @@ from gymnasium.vector.utils import concatenate as stack_values
 
 from gato_lite.cache import Decoder
 from gato_lite.config import TokenSpec
+from gato_lite.drafts import Drafter
 from gato_lite.model import Gato
 from gato_lite.run import find_format
 from gato_lite.sampling import Legal, Sampler
@@ -85,6 +87,9 @@ class _Slot:
     """The last observation, where some of it is written once."""
     unread: list[int] = field(default_factory=list)
     """Action tokens chosen but not in the cache yet."""
+    drafter: Drafter = field(default_factory=Drafter)
+    draft: list[int] = field(default_factory=list)
+    """Action tokens in the cache that were only guessed."""
 
     def window(self, vocabulary: Vocabulary) -> Tokens:
         return concatenate([self.prefix, *_window_tokens(self.timesteps, vocabulary)])
@@ -121,6 +126,7 @@ class Policy:
         temperature: 0 takes the likeliest action; above 0 actions are drawn.
         seed: of the draws.
         context_length: tokens that a slot remembers at most; None takes the model's.
+        draft: whether the tokens of an action may be guessed and checked in one forward; what is chosen is the same.
 
     Raises:
         ValueError: an argument does not fit the others, or a prompt's values do not fit the spaces.
@@ -145,8 +151,10 @@ class Policy:
         temperature: float = 0.0,
         seed: int = 0,
         context_length: int | None = None,
+        draft: bool = True,
     ) -> None:
         self.gato = gato
+        self._drafts = draft
         listed = len(observation_space) if isinstance(observation_space, (list, tuple)) else None
         self._batched = slots is not None
         self._listed = listed is not None or self._batched
@@ -228,7 +236,7 @@ class Policy:
         if active:
             allowed = {index: self._allowed(index, masks[index]) for index in active}
             self._see(active, observations)
-            self._choose(active, self._read_news(active), allowed)
+            self._choose(active, self._read(active, observed=True), allowed)
         actions = [self._action(index) if seen is not None else None for index, seen in enumerate(observations)]
         if self._batched:
             out: Any = create_empty_array(self._action_space, self.n_slot)  # Any: whatever the space batches to
@@ -266,35 +274,45 @@ class Policy:
             if slot.language.spec.once:  # a copy: an environment may change what it showed
                 slot.seen = copy.deepcopy(observations[index])
 
-    def _read_news(self, active: Sequence[int]) -> torch.Tensor:
-        """Reads each active slot's unread action tokens and new observation; (n, D) hidden states after them."""
+    def _read(self, rows: Sequence[int], *, observed: bool) -> torch.Tensor:
+        """Reads each row's unread action tokens, its new observation where `observed`, and a draft of what may follow.
+
+        Returns:
+            (n, D) hidden states, row after row: the one before each draft token and the one after the last.
+        """
         begun: list[int] = []
         going: list[int] = []
         news: list[Tokens] = []
         counts: list[int] = []
+        wanted: list[int] = []
         cursors = self._decoder.cursors.tolist()
-        for index in active:
+        for index in rows:
             slot = self._slots[index]
-            seen = slot.timesteps[-1].tokens(self.gato.vocabulary, first=False)
-            n_new = len(slot.unread) + len(seen)
-            if cursors[index] == 0 or cursors[index] + n_new > self._decoder.context_length:
+            new = [plain(slot.unread)]
+            if observed:
+                new.append(slot.timesteps[-1].tokens(self.gato.vocabulary, first=False))
+            n_new = sum(map(len, new))
+            room = self._decoder.context_length - cursors[index] - n_new
+            slot.unread = []
+            if cursors[index] == 0 or room < 0:
                 begun.append(index)
-            else:
-                going.append(index)
-                news += [plain(slot.unread), seen]
-                counts.append(n_new)
-        hidden: dict[int, torch.Tensor] = {}
-        if begun:
-            self._read_windows(begun, hidden)
+                continue
+            if self._drafts and slot.language.ranges is not None:
+                slot.draft = slot.drafter.guess(slot.timesteps[-1].action, room)
+            going.append(index)
+            news += [*new, plain(slot.draft)] if slot.draft else new
+            counts.append(n_new + len(slot.draft))
+            wanted.append(len(slot.draft) + 1)
+        if not begun:
+            return self._decoder.read(going, concatenate(news), counts, wanted)
+        hidden = dict(zip(begun, torch.split(self._read_windows(begun), 1), strict=True))
         if going:
-            states = self._decoder.read(going, concatenate(news), counts)
-            hidden.update(zip(going, states, strict=True))
-        for index in active:
-            self._slots[index].unread = []
-        return torch.stack([hidden[index] for index in active]) if begun else states
+            states = self._decoder.read(going, concatenate(news), counts, wanted)
+            hidden.update(zip(going, torch.split(states, wanted), strict=True))
+        return torch.cat([hidden[index] for index in rows])
 
-    def _read_windows(self, rows: Sequence[int], hidden: dict[int, torch.Tensor]) -> None:
-        """Reads whole windows anew: at an episode's start, and after the older half has been dropped."""
+    def _read_windows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Reads whole windows anew, at an episode's start and after the older half has been dropped; (n, D)."""
         windows = []
         for index in rows:
             slot = self._slots[index]
@@ -309,8 +327,7 @@ class Policy:
                     "or make the observation smaller with a TokenSpec"
                 )
             windows.append(window)
-        states = self._decoder.read_documents(rows, windows)
-        hidden.update(zip(rows, states, strict=True))
+        return self._decoder.read_documents(rows, windows)
 
     # -- choosing
 
@@ -319,53 +336,65 @@ class Policy:
     ) -> None:
         """Chooses action tokens until every active slot's action is whole; the last of each is not read yet."""
         rows, ids, places = self._unfinished(active, allowed)
-        hidden = hidden if len(rows) == len(active) else hidden[places]
+        hidden = hidden if len(places) == len(hidden) else hidden[places]
         while rows:
-            for index, chosen in zip(rows, self._sampler.choose(self.gato, hidden, ids), strict=True):
-                slot = self._slots[index]
-                slot.timesteps[-1].action.append(int(chosen))
-                slot.unread.append(int(chosen))
-            rows, ids, _ = self._unfinished(rows, allowed)
+            chosen = [int(token) for token in self._sampler.choose(self.gato, hidden, ids)]
+            for index in rows:
+                n_chosen = len(self._slots[index].draft) + 1
+                self._take(index, chosen[:n_chosen])
+                chosen = chosen[n_chosen:]
+            rows = self._unfinished(rows, allowed)[0]
             if rows:
-                hidden = self._read_chosen(rows)
+                hidden = self._read(rows, observed=False)
+                ids = self._unfinished(rows, allowed)[1]
 
-    def _read_chosen(self, rows: Sequence[int]) -> torch.Tensor:
-        """Reads the action tokens just chosen; (n, D)."""
-        full = [index for index in rows if self._decoder.cursors[index] + 1 > self._decoder.context_length]
-        hidden: dict[int, torch.Tensor] = {}
-        if full:
-            self._read_windows(full, hidden)
-        going = [index for index in rows if index not in hidden]
-        if going:
-            tokens = plain([self._slots[index].unread[-1] for index in going])
-            hidden.update(zip(going, self._decoder.read(going, tokens, [1] * len(going)), strict=True))
-        for index in rows:
-            self._slots[index].unread = []
-        return torch.stack([hidden[index] for index in rows])
+    def _take(self, index: int, chosen: list[int]) -> None:
+        """Keeps the tokens chosen after a draft's tokens, up to the first that is not what the draft guessed."""
+        slot = self._slots[index]
+        draft, slot.draft = slot.draft, []
+        n_stood = next((n for n, guessed in enumerate(draft) if chosen[n] != guessed), len(draft))
+        if draft:
+            slot.drafter.record(len(draft), n_stood)
+            self._decoder.rewind(index, len(draft) - n_stood)
+        slot.timesteps[-1].action += chosen[: n_stood + 1]
+        slot.unread = [chosen[n_stood]]
 
     def _unfinished(
         self, rows: Sequence[int], allowed: Mapping[int, npt.NDArray[np.int32] | None]
     ) -> tuple[list[int], list[Legal], list[int]]:
-        """Those of `rows` whose action is not whole, the ids that may come next in it, and their places in `rows`."""
-        going, ids, places = [], [], []
-        for place, index in enumerate(rows):
-            legal = self._legal(index, allowed[index])
+        """Those of `rows` whose action is not whole, and what is to be chosen for them.
+
+        Returns:
+            Rows; legal ids for the next token and for the one after each token of the row's draft, row after row; and
+            the places of these choices among those of all `rows`.
+        """
+        going: list[int] = []
+        ids: list[Legal] = []
+        places: list[int] = []
+        place = 0
+        for index in rows:
+            slot = self._slots[index]
+            action = slot.timesteps[-1].action
+            legal = self._legal(index, allowed[index], action)
             if legal is not None:
                 going.append(index)
                 ids.append(legal)
-                places.append(place)
+                for n_read in range(1, len(slot.draft) + 1):
+                    further = self._legal(index, allowed[index], [*action, *slot.draft[:n_read]])
+                    assert further is not None  # a draft stops before the last token
+                    ids.append(further)
+                places += range(place, place + len(slot.draft) + 1)
+            place += len(slot.draft) + 1
         return going, ids, places
 
-    def _legal(self, index: int, allowed: npt.NDArray[np.int32] | None) -> Legal | None:
-        """Ids that may come next in the slot's action; None when it is whole."""
-        slot = self._slots[index]
-        action = slot.timesteps[-1].action
-        ranges = slot.language.ranges
-        if ranges is not None:
-            if len(action) == len(ranges):
+    def _legal(self, index: int, allowed: npt.NDArray[np.int32] | None, action: Sequence[int]) -> Legal | None:
+        """Ids that may follow the first tokens of the slot's action; None when it is whole."""
+        language = self._slots[index].language
+        if language.ranges is not None:
+            if len(action) == len(language.ranges):
                 return None
-            return ranges[len(action)] if allowed is None else allowed
-        legal = slot.language.action.legal(action)
+            return language.ranges[len(action)] if allowed is None else allowed
+        legal = language.action.legal(action)
         return legal if len(legal) else None
 
     def _allowed(self, index: int, mask: Any) -> npt.NDArray[np.int32] | None:
@@ -385,6 +414,7 @@ class Policy:
     def _action(self, index: int) -> Action:
         slot = self._slots[index]
         language, chosen = slot.language, slot.timesteps[-1].action
+        slot.drafter.finish(chosen)
         if not isinstance(language.action.space, Discrete) or len(chosen) > 1:
             return language.action.decode(plain(chosen))
         if chosen[0] not in language.values:

@@ -143,3 +143,14 @@ def test_contexts_the_model_cannot_hold(gato: Gato, length: int) -> None:
     with pytest.raises(ValueError, match=re.escape(f"context_length must be in 1..256 (the model's), got {length}")):
         Decoder(gato, 1, length)
     assert Decoder(gato, 1).context_length == 256
+
+
+def test_what_is_rewound_is_forgotten(gato: Gato, uncached: Uncached) -> None:
+    decoder = Decoder(gato, 2, 16)
+    decoder.read([0, 1], concatenate([drawn(5, 0), drawn(4, 1)]), [5, 4])
+    decoder.rewind(0, 3)
+    state = decoder.read([0], drawn(2, 2), [2])[0]
+    expected = uncached(gato, concatenate([plain(drawn(5, 0).ids[:2]), drawn(2, 2)]))
+    torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="row 1 holds 4 tokens and cannot forget 5"):
+        decoder.rewind(1, 5)

@@ -15,7 +15,7 @@ from gato_lite.config import TokenSpec
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.run import task_format
-from gato_lite.sequence import Tokens, plain, split
+from gato_lite.sequence import Tokens, concatenate, plain, split
 from gato_lite.spaces import FreeText
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.train.episodes import tokenise_episodes
@@ -88,24 +88,26 @@ class Fake:
 def hold_to_uncached(policy: Policy, uncached: Uncached) -> list[float]:
     """Compares whatever an action token is chosen from with an uncached forward; the list fills with differences."""
     differences: list[float] = []
-    rows: list[int] = []
-    legal, choose = policy._legal, policy._sampler.choose
+    rows: list[Tokens] = []
+    unfinished, choose = policy._unfinished, policy._sampler.choose
 
-    def watched_legal(index: int, allowed: Any) -> Any:
-        ids = legal(index, allowed)
-        if ids is not None:
-            rows.append(index)
-        return ids
+    def watched_unfinished(indices: Any, allowed: Any) -> Any:
+        going, ids, places = unfinished(indices, allowed)
+        rows.clear()
+        for index in going:
+            draft = policy._slots[index].draft
+            rows.extend(concatenate([policy.window(index), plain(draft[:n])]) for n in range(len(draft) + 1))
+        return going, ids, places
 
     def watched_choose(gato: Gato, hidden: torch.Tensor, ids: Any) -> Any:
         assert len(rows) == len(hidden) == len(ids)
-        for index, state in zip(rows, hidden, strict=True):
-            expected = gato.logits(uncached(gato, policy.window(index))[None])[0]
+        for window, state in zip(rows, hidden, strict=True):
+            expected = gato.logits(uncached(gato, window)[None])[0]
             differences.append(float((gato.logits(state[None])[0] - expected).abs().max()))
         rows.clear()
         return choose(gato, hidden, ids)
 
-    policy._legal = watched_legal  # type: ignore[method-assign]
+    policy._unfinished = watched_unfinished  # type: ignore[method-assign]
     policy._sampler.choose = watched_choose  # type: ignore[method-assign]
     return differences
 
@@ -151,7 +153,7 @@ def test_a_slot_reads_what_training_reads(make: Callable[..., Gato], name: str) 
     """The tokens before every prediction are those of a training window that ends there."""
     gato = formats(make(context_length=60))
     fake = Fake(name, 3)
-    policy = Policy(gato, fake.space, fake.action_space, task=name)
+    policy = Policy(gato, fake.space, fake.action_space, task=name, draft=False)
     observation_tokenizer = SpaceTokenizer(fake.space, spec=fake.spec)
     action_tokenizer = SpaceTokenizer(fake.action_space, action=True)
     seen: list[Any] = []
@@ -480,13 +482,13 @@ def test_the_model_is_left_as_it_was(make: Callable[..., Gato]) -> None:
 
 
 def test_one_forward_for_a_timestep_and_one_for_each_further_token(gato: Gato) -> None:
-    policy = Policy(gato, spaces.Discrete(4), spaces.Box(-1, 1, (3,)))
+    policy = Policy(gato, spaces.Discrete(4), spaces.Box(-1, 1, (3,)), draft=False)
     reads: list[int] = []
     read, whole = policy._decoder.read, policy._decoder.read_documents
 
-    def counted(rows: Any, tokens: Any, counts: Any) -> Any:
+    def counted(rows: Any, tokens: Any, counts: Any, wanted: Any) -> Any:
         reads.append(len(tokens))
-        return read(rows, tokens, counts)
+        return read(rows, tokens, counts, wanted)
 
     def counted_whole(rows: Any, documents: Any) -> Any:
         reads.append(-len(documents[0]))
@@ -504,9 +506,9 @@ def test_the_last_token_of_a_text_action_costs_no_forward_of_its_own(gato: Gato)
     rows = []
     read = policy._decoder.read
 
-    def counted(which: Any, tokens: Any, counts: Any) -> Any:
+    def counted(which: Any, tokens: Any, counts: Any, wanted: Any) -> Any:
         rows.append(len(tokens))
-        return read(which, tokens, counts)
+        return read(which, tokens, counts, wanted)
 
     policy._decoder.read = counted  # type: ignore[method-assign]
     policy.act(0)

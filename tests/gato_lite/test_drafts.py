@@ -1,0 +1,132 @@
+"""Guessed actions are those that would have been chosen, and as often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from gato_lite.drafts import LEAST_SHARE, TRY_EVERY, Drafter
+from gato_lite.model import Gato
+from gato_lite.policy import Policy
+from gato_lite.sequence import Tokens, concatenate, plain
+
+ARM = spaces.Box(-1, 1, (6,))
+MANY = spaces.MultiDiscrete([5, 3, 1500])
+SPACES: list[Any] = [ARM, spaces.Discrete(3), MANY, ARM, spaces.Text(3, min_length=0)]
+
+
+def count_reads(policy: Policy) -> list[int]:
+    """A list that fills with the number of tokens of each read."""
+    reads: list[int] = []
+    read = policy._decoder.read
+
+    def counted(rows: Any, tokens: Any, counts: Any, wanted: Any = None) -> torch.Tensor:
+        reads.append(len(tokens))
+        return read(rows, tokens, counts, wanted)
+
+    policy._decoder.read = counted  # type: ignore[method-assign]
+    return reads
+
+
+@pytest.mark.parametrize("context_length", [23, 200])
+def test_greedy_actions_are_the_same_through_overflows(make: Callable[..., Gato], context_length: int) -> None:
+    gato = make(context_length=context_length)
+    with_drafts, without = (
+        Policy(gato, [spaces.Discrete(4)] * 5, SPACES, draft=draft) for draft in (True, False)
+    )  # fmt: skip
+    reads, reads_without = count_reads(with_drafts), count_reads(without)
+    for slot in (0, 2, 3):
+        with_drafts._slots[slot].drafter.share = 1e9  # always on
+    generator = np.random.default_rng(0)
+    for step in range(60):
+        mask = np.eye(3, dtype=np.int8)[step % 3]
+        shown = [None if generator.random() < 0.1 else step // 20 for _ in range(5)]
+        for actions in zip(
+            with_drafts.act(shown, [None, mask, None, None, None]),
+            without.act(shown, [None, mask, None, None, None]),
+            strict=True,
+        ):
+            for a, b in zip(*actions, strict=True) if isinstance(actions[0], tuple) else [actions]:
+                np.testing.assert_array_equal(a, b)
+        for slot in range(5):
+            assert with_drafts.window(slot).ids.tolist() == without.window(slot).ids.tolist()
+            assert with_drafts._decoder.cursors[slot] == without._decoder.cursors[slot]
+    assert with_drafts._slots[0].drafter.n_guessed > 0
+    assert len(reads) <= len(reads_without)
+
+
+def test_an_action_that_comes_again_takes_one_forward(gato: Gato) -> None:
+    policy = Policy(gato, spaces.Discrete(4), ARM)
+    twin = Policy(gato, spaces.Discrete(4), ARM)
+    policy.act(0)
+    twin.act(0)
+    policy._slots[0].drafter.previous = policy._slots[0].language.action.encode(twin.act(0)).ids.tolist()
+    reads = count_reads(policy)
+    policy.act(0)
+    assert reads == [2 + 5]
+    assert policy._slots[0].drafter.n_stood == 5
+    assert policy._decoder.cursors.tolist() == twin._decoder.cursors.tolist()
+
+
+@pytest.mark.parametrize("guess", [[0, 0, 0], [1, 2, 1], None])
+def test_draws_are_distributed_as_without_drafts(
+    make: Callable[..., Gato], uncached: Callable[[Gato, Tokens], torch.Tensor], guess: list[int] | None
+) -> None:
+    """Chi-square of 4,000 drawn actions against the products of their tokens' probabilities."""
+    gato, space, n_slot = make(), spaces.MultiDiscrete([3, 3, 2]), 200
+    policy = Policy(gato, [spaces.Discrete(4)] * n_slot, [space] * n_slot, temperature=3.0, seed=1)
+    first = gato.vocabulary.discrete_ids.start
+    counts = np.zeros((3, 3, 2))
+    for _ in range(20):
+        policy.reset()
+        for slot in policy._slots:
+            slot.drafter.share = 1.0
+            slot.language.values.clear()
+        policy._decoder.read(range(n_slot), plain([7] * n_slot), [1] * n_slot)
+        for index, slot in enumerate(policy._slots):
+            previous = guess or [index % 3, index // 3 % 3, index % 2]
+            slot.drafter.previous = [first + value for value in previous]
+        for action in policy.act([2] * n_slot):
+            counts[tuple(action)] += 1
+    stood = sum(slot.drafter.n_stood for slot in policy._slots)
+    assert 0 < stood < sum(slot.drafter.n_guessed for slot in policy._slots)
+    expected = np.zeros((3, 3, 2))
+    seen = concatenate([plain([7]), policy._slots[0].timesteps[0].observation])
+
+    @torch.inference_mode()
+    def probabilities(prefix: list[int], n_value: int) -> np.ndarray:
+        hidden = uncached(gato, concatenate([seen, plain([first + value for value in prefix])]))
+        return (gato.logits(hidden[None], slice(first, first + n_value))[0].double() / 3.0).softmax(-1).numpy()
+
+    for a, p_a in enumerate(probabilities([], 3)):
+        for b, p_b in enumerate(probabilities([a], 3)):
+            expected[a, b] = p_a * p_b * probabilities([a, b], 2)
+    assert counts.sum() == 4000
+    chi_square = float(((counts - 4000 * expected) ** 2 / (4000 * expected)).sum())
+    assert chi_square < 40.8  # 17 degrees of freedom: exceeded once in a thousand
+
+
+def test_guesses_that_do_not_stand_are_given_up_and_tried_again() -> None:
+    drafter = Drafter()
+    assert drafter.guess([], 9) == []
+    drafter.finish([1, 2, 3])
+    assert drafter.guess([], 9) == [1, 2]
+    assert drafter.guess([1], 9) == [2]
+    assert drafter.guess([1, 2], 9) == drafter.guess([], 0) == []
+    while drafter.share >= LEAST_SHARE:
+        drafter.record(2, 0)
+    n_tried = 0
+    for _ in range(10 * TRY_EVERY):
+        drafter.finish([1, 2, 3])
+        if drafter.guess([], 9):
+            n_tried += 1
+            drafter.record(2, 0)
+    assert n_tried == 10
+    for _ in range(20):
+        drafter.record(2, 2)
+    assert drafter.guess([], 9) == [1, 2]
