@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,10 +27,11 @@ from gato_lite.envs.catalogue import Task, find_tasks, references
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert, time_limit
-from gato_lite.envs.folder import FolderLock, claim, is_ours
-from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, versions
+from gato_lite.envs.folder import FolderLock, claim, next_first_part, part_number, sweep
+from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetError, DatasetInfo, Part, read_info, versions
 from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
+from gato_lite.envs.writer import About, recorded
 from gato_lite.spaces import space_to_json
 
 OnBad = Literal["error", "skip"]
@@ -47,11 +48,13 @@ class Block:
     out: str
     """Folder of the dataset."""
     index: int
-    """Number of the part."""
+    """Number of the block in the recording."""
     episodes: int
     seed: int
     """First environment seed of the whole recording."""
     on_bad: OnBad
+    first_part: int = 0
+    """Number of the recording's first part; another where it replaces a dataset."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class Block:
     @property
     def path(self) -> Path:
         """The part's file."""
-        return Path(self.out) / part_name(self.index)
+        return Path(self.out) / part_name(self.first_part + self.index)
 
 
 class _Counts(msgspec.Struct, frozen=True):
@@ -157,8 +160,7 @@ def _record(
                 for index, first in enumerate(range(0, episodes, BLOCK))
             ]
             locks.enter_context(FolderLock(out))
-            _prepare(out, mine, overwrite=overwrite)
-            blocks += mine
+            blocks += _prepare(out, mine, overwrite=overwrite)
         results = dict(_run(blocks, workers, progress))
         datasets = {}
         for name, (_, out) in plans.items():
@@ -168,65 +170,101 @@ def _record(
         return datasets
 
 
-def _prepare(out: Path, blocks: Sequence[Block], *, overwrite: bool) -> None:
-    """Make sure that what lies in `out` is of this recording, or nothing.
+def _prepare(out: Path, blocks: Sequence[Block], *, overwrite: bool) -> list[Block]:
+    """The blocks with the numbers of their parts, once `out` holds nothing else but a dataset that they replace.
 
     Raises:
-        FileExistsError: it is not, or nothing shows that a damaged part in it is.
+        FileExistsError: it does, or nothing shows that a damaged part in it is of this recording.
+    """
+    old = _old_recording(out)
+    first = 0 if old is None else part_number(old.parts[0].file)
+    mine = [replace(block, first_part=first) for block in blocks]
+    if not _is_resumable(out, old, mine, overwrite=overwrite):
+        first = 0 if old is None else next_first_part(old)
+        mine = [replace(block, first_part=first) for block in blocks]
+        wanted = {block.path.name: block.identity for block in mine}
+        claim(out, overwrite=overwrite, is_wanted=lambda file: _identity(file) == wanted.get(file.name, 0))
+    wanted_names = {block.path.name for block in mine}
+    sweep(out, is_wanted=lambda file: file.name in wanted_names)
+    return mine
+
+
+def _old_recording(out: Path) -> DatasetInfo | None:
+    """What the dataset in `out` says of itself; None where there is none that is whole."""
+    try:
+        info = read_info(out)
+    except DatasetError:
+        return None
+    return info if info.parts else None
+
+
+def _identity(file: Path) -> Any:  # Any: JSON
+    """Of which recording a part is; None of a damaged file."""
+    return (read_metadata(file) or {}).get("identity")
+
+
+def _is_resumable(out: Path, old: DatasetInfo | None, blocks: Sequence[Block], *, overwrite: bool) -> bool:
+    """Whether what lies in `out` is of this recording, or nothing.
+
+    Raises:
+        FileExistsError: nothing shows that a damaged part in it is, and `overwrite` is off.
     """
     wanted = {block.path.name: block.identity for block in blocks}
-    parts = {file.name: read_metadata(file) for file in out.glob("part-*.parquet")}
+    listed = set() if old is None else {part.file for part in old.parts}
+    parts = {
+        file.name: read_metadata(file) for file in out.glob("part-*.parquet") if old is None or file.name in listed
+    }
     resumable = all(
         name in wanted and (metadata is None or metadata.get("identity") == wanted[name])
         for name, metadata in parts.items()  # None is a damaged part, which is made again
     )
-    proven = any(metadata is not None for metadata in parts.values())
     if (out / INFO_FILE).is_file():
-        try:
-            rows = [part.rows for part in read_info(out).parts]
-        except DatasetError:
-            rows = []
-        resumable = resumable and rows == [block.episodes for block in blocks]
-    elif parts and resumable and not proven:
+        rows = [] if old is None else [part.rows for part in old.parts]
+        return resumable and rows == [block.episodes for block in blocks]
+    if not parts:
+        return not any(file for file in out.iterdir() if file.name != FolderLock.NAME and file.suffix != ".tmp")
+    if resumable and all(metadata is None for metadata in parts.values()):
         if not overwrite:
             raise FileExistsError(
                 f"{out / min(parts)}: expected a part of this recording, found damage or another file;"
                 " name another folder, or pass overwrite=True (--overwrite) to replace it"
             )
-        resumable = False
-    elif not parts:
-        resumable = not any(file for file in out.iterdir() if file.name != FolderLock.NAME and file.suffix != ".tmp")
-    if not resumable:
-        claim(out, overwrite=overwrite)
-    for file in out.glob(".*.tmp"):
-        if is_ours(file):
-            file.unlink(missing_ok=True)
+        return False
+    return resumable
 
 
 def _complete(task: Task, out: Path, seed: int, results: Sequence[tuple[Part, _Counts]]) -> Dataset:
     env = task.make()
-    parts = tuple(part for part, _ in results)
-    info = DatasetInfo(
-        kind="control",
-        task=task.name,
-        observation_space=space_to_json(env.observation_space),
-        action_space=space_to_json(env.action_space),
-        spec=Spec.of(task.spec),
-        instruction=task.instruction,
-        metric=task.metric,
-        generator={**_versions(), "policy": "random actions" if task.expert is None else "expert"},
-        seed=seed,
-        n_rows=sum(part.rows for part in parts),
-        n_timesteps=sum(part.timesteps for part in parts),
+    info = recorded(
+        about_task(task, seed, "random actions" if task.expert is None else "expert"),
+        (space_to_json(env.observation_space), space_to_json(env.action_space)),
+        [part for part, _ in results],
         n_failed=sum(counts.failed for _, counts in results),
         n_skipped=sum(counts.skipped for _, counts in results),
         reference=references().get(task.name),
-        parts=parts,
     )
     env.close()
     if (out / INFO_FILE).is_file() and read_info(out) == info:
         return Dataset.open(out)
     return write_info(out, info)
+
+
+def about_task(task: Task, seed: int, policy: str) -> About:
+    """What a dataset of a task of the catalogue says of itself.
+
+    Args:
+        task: The task.
+        seed: First environment seed.
+        policy: What acted.
+    """
+    return About(
+        task=task.name,
+        spec=task.spec,
+        instruction=task.instruction,
+        metric=task.metric,
+        generator={**_versions(), "policy": policy},
+        seed=seed,
+    )
 
 
 def _run(

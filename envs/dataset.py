@@ -19,7 +19,7 @@ from jaxtyping import Int64
 
 from gato_lite.envs.columns import BadValue, column_name, stack
 from gato_lite.envs.episodes import Episodes
-from gato_lite.envs.folder import FolderLock, claim, replacing
+from gato_lite.envs.folder import FolderLock, claim, replacing, sweep
 from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
 from gato_lite.envs.parts import (
     Document,
@@ -137,9 +137,13 @@ class Dataset:
 
 
 def write_info(path: Path, info: DatasetInfo) -> Dataset:
-    """Write `dataset.json`, which makes a folder of parts a dataset; the last step of every writer."""
+    """Write `dataset.json`, which makes a folder of parts a dataset; the last step of every writer.
+
+    The parts of a dataset that it replaces are removed.
+    """
     with replacing(path / INFO_FILE) as temporary:
         temporary.write_bytes(write_json(info))
+    sweep(path)
     return Dataset.open(path)
 
 
@@ -160,7 +164,7 @@ def write_documents(
         name: What the collection is called.
         licence: SPDX name or words.
         attribution: Who made the documents, as their licence asks it to be said.
-        overwrite: Whether a dataset in `out` may be replaced.
+        overwrite: Whether a dataset in `out` may be replaced; it stays until the new one is whole.
 
     Raises:
         FileExistsError: `out` holds something, and `overwrite` is off or it is no dataset.
@@ -168,24 +172,24 @@ def write_documents(
     """
     out = Path(out)
     with FolderLock(out):
-        claim(out, overwrite=overwrite)
-        parts = [
-            write_document_rows(out / part_name(index), documents)
-            for index, documents in enumerate(_batches(checked_documents(rows), _DOCUMENTS_IN_PART))
-        ]
-        if not parts:
-            raise ValueError(f"rows of {name!r} must hold at least one document, got none")
-        return write_info(
-            out,
-            DatasetInfo(
-                kind="documents",
-                task=name,
-                n_rows=sum(part.rows for part in parts),
-                licence=licence,
-                attribution=attribution,
-                parts=tuple(parts),
-            ),
+        first = claim(out, overwrite=overwrite)
+        batches = _batches(checked_documents(rows), _DOCUMENTS_IN_PART)
+        try:
+            parts = [write_document_rows(out / part_name(first + n), batch) for n, batch in enumerate(batches)]
+            if not parts:
+                raise ValueError(f"rows of {name!r} must hold at least one document, got none")
+        except BaseException:
+            sweep(out)
+            raise
+        info = DatasetInfo(
+            kind="documents",
+            task=name,
+            n_rows=sum(part.rows for part in parts),
+            licence=licence,
+            attribution=attribution,
+            parts=tuple(parts),
         )
+        return write_info(out, info)
 
 
 def checked_documents(rows: Iterable[Document]) -> Iterator[Document]:

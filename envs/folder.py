@@ -1,6 +1,10 @@
 """Writing into a dataset folder so that nothing half-written is ever taken for whole.
 
 Every file is written under a temporary name, forced to disk and renamed. While a process writes, a lock file names it.
+
+A dataset that replaces another lies beside it in the same folder, its parts numbered from 500000 where the old ones are
+numbered from 0 and the other way round. The one rename of `dataset.json` changes from the old to the new; a kill before
+it leaves the old one whole, a kill after it the new one. What neither lists is removed by the next writer.
 """
 
 from __future__ import annotations
@@ -10,13 +14,15 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from gato_lite.envs.format import INFO_FILE, PART_NAME, DatasetError, read_info
+from gato_lite.envs.format import INFO_FILE, PART_NAME, DatasetError, DatasetInfo, read_info
 
+OTHER_FIRST_PART: Final = 500_000
+"""Number of the first part of a dataset that replaces one with parts from 0."""
 _TEMPORARY_NAME: Final = re.compile(rf"\.({PART_NAME.pattern}|{re.escape(INFO_FILE)})\.[0-9]+\.tmp")
 
 
@@ -45,8 +51,16 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def claim(out: Path, *, overwrite: bool) -> None:
-    """Make `out` a folder to write a new dataset into.
+def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lambda _: False) -> int:
+    """Make `out` a folder to write a new dataset into; a whole one in it stays until `write_info` replaces it.
+
+    Args:
+        out: The folder; it is made.
+        overwrite: Whether a dataset in it may be replaced.
+        is_wanted: Whether an unlisted part is one of the new dataset already, and stays.
+
+    Returns:
+        The number of the new dataset's first part.
 
     Raises:
         FileExistsError: it holds something already, and `overwrite` is off or what it holds is no dataset.
@@ -54,30 +68,52 @@ def claim(out: Path, *, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     present = [file for file in out.iterdir() if file.name != FolderLock.NAME]
     if not present:
-        return
+        return 0
     ours = [file for file in present if is_ours(file)]
     if len(ours) != len(present):
         other = next(file.name for file in present if not is_ours(file))
         raise FileExistsError(f"{out}: expected an empty folder or a dataset, found {other!r}; name another folder")
-    if (out / INFO_FILE).exists() and not any(PART_NAME.fullmatch(file.name) for file in present):
-        try:
-            read_info(out)
-        except DatasetError as error:
-            raise FileExistsError(
-                f"{out}: expected an empty folder or a dataset, found another {INFO_FILE!r}; name another folder"
-            ) from error
+    old = _whole(out)
+    if old is None and (out / INFO_FILE).exists() and not any(PART_NAME.fullmatch(file.name) for file in present):
+        raise FileExistsError(
+            f"{out}: expected an empty folder or a dataset, found another {INFO_FILE!r}; name another folder"
+        )
     if not overwrite:
         raise FileExistsError(f"{out}: already holds a dataset; pass overwrite=True (--overwrite) to replace it")
-    clear(out)
+    if old is None:
+        (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
+    sweep(out, is_wanted=is_wanted)
+    return 0 if old is None else next_first_part(old)
 
 
-def clear(out: Path) -> None:
-    """Remove a dataset's files from `out`, but for the lock."""
-    (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
+def next_first_part(old: DatasetInfo) -> int:
+    """The number of the first part of a dataset that replaces `old`."""
+    numbers = [part_number(part.file) for part in old.parts]
+    return OTHER_FIRST_PART if any(number < OTHER_FIRST_PART for number in numbers) else 0
+
+
+def part_number(name: str) -> int:
+    """The number in a part's file name."""
+    return int(name.removeprefix("part-").removesuffix(".parquet"))
+
+
+def sweep(out: Path, *, is_wanted: Callable[[Path], bool] = lambda _: False) -> None:
+    """Remove the parts that no `dataset.json` lists, and files that were not finished."""
+    info = _whole(out)
+    listed = set() if info is None else {part.file for part in info.parts}
     for file in out.iterdir():
-        if is_ours(file) and file.name != FolderLock.NAME:
+        stale = is_ours(file) and file.name not in {INFO_FILE, FolderLock.NAME, *listed}
+        if stale and not (PART_NAME.fullmatch(file.name) and is_wanted(file)):
             file.unlink(missing_ok=True)
     sync_folder(out)
+
+
+def _whole(out: Path) -> DatasetInfo | None:
+    """What the folder says about itself; None where nothing whole does."""
+    try:
+        return read_info(out)
+    except DatasetError:
+        return None
 
 
 def is_ours(file: Path) -> bool:

@@ -11,6 +11,7 @@ env.close()                                                        # now the dat
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -44,7 +45,7 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
         instruction: What to do, in words.
         spec: How observations become tokens; None leaves it to the space.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
-        overwrite: Whether a dataset in `out` may be replaced.
+        overwrite: Whether a dataset in `out` may be replaced; it stays until the new one is whole.
         licence: SPDX name or words.
         attribution: Who made the episodes.
     """
@@ -79,6 +80,8 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
         self._on_bad = on_bad
         self._writer = DatasetWriter(out, env.observation_space, env.action_space, about, overwrite=overwrite)
         self._builder = EpisodeBuilder(env.observation_space, env.action_space)
+        self._lost = False
+        """Whether the running episode had a bad value and is not gathered any more."""
         self._success: bool | None = None
         self._seed = _UNKNOWN_SEED
 
@@ -93,17 +96,26 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
         observation, info = self.env.reset(seed=seed, options=options)
         self._seed = _UNKNOWN_SEED if seed is None else seed
         self._success = None
-        self._builder.start(observation, self._seed)
+        self._lost = False
+        try:
+            self._builder.start(observation, self._seed)
+        except BadEpisodeError as error:
+            self._refuse(error)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and note what happened.
 
         Raises:
-            BadEpisodeError: the episode has ended and a value of it is bad, unless `on_bad` is "skip".
+            BadEpisodeError: a value has another form than its space, or the episode has ended and a value of it is bad;
+                unless `on_bad` is "skip". The episode is left out, the next reset begins another.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._builder.step(action, observation, float(reward))
+        if not self._lost:
+            try:
+                self._builder.step(action, observation, float(reward))
+            except BadEpisodeError as error:
+                self._refuse(error)
         self._success = reported_success(info)
         if terminated or truncated:
             self._end(terminated=bool(terminated), truncated=bool(truncated))
@@ -149,18 +161,24 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
             self.abandon()
 
     def _end(self, *, terminated: bool, truncated: bool) -> None:
-        if not self._builder.n_timesteps:
+        if self._lost or not self._builder.n_timesteps:
             return
         try:
             self._writer.add(self._builder.finish(terminated=terminated, truncated=truncated, success=self._success))
         except BadEpisodeError as error:
-            if self._on_bad == "error":
-                seed = "" if self._seed == _UNKNOWN_SEED else f" (seed {self._seed})"
-                place = f"{self._writer.out}: episode {self.n_episodes}{seed}"
-                raise BadEpisodeError(f'{place}: {error}; on_bad="skip" leaves such episodes out') from error
-            self.n_skipped += 1
+            self._refuse(error)
         finally:
             self._builder.clear()
+
+    def _refuse(self, error: BadEpisodeError) -> None:
+        """Leaves the running episode out, or says what is wrong with it."""
+        self._builder.clear()
+        self._lost = True
+        if self._on_bad == "error":
+            seed = "" if self._seed == _UNKNOWN_SEED else f" (seed {self._seed})"
+            place = f"{self._writer.out}: episode {self.n_episodes}{seed}"
+            raise BadEpisodeError(f'{place}: {error}; on_bad="skip" leaves such episodes out') from error
+        self.n_skipped += 1
 
 
 def record(
@@ -195,7 +213,7 @@ def record(
         on_reset: Called after each reset, such as a policy's own `reset`.
         max_steps: Cut episodes after so many steps; None leaves it to the environment.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
-        overwrite: Whether a dataset in `out` may be replaced.
+        overwrite: Whether a dataset in `out` may be replaced; it stays until the new one is whole.
         licence: SPDX name or words.
         attribution: Who made the episodes.
         on_progress: Called with the episodes done and in all.
@@ -221,12 +239,12 @@ def record(
         attribution=attribution,
     )
     try:
-        tried = 0
-        while recorded.n_episodes < episodes:
+        for env_seed in itertools.count(seed):
+            if recorded.n_episodes == episodes:
+                break
             if recorded.n_skipped > max(10, episodes):
                 raise ValueError(f"{out}: {recorded.n_skipped} episodes have bad values, more than are asked for")
-            observation, _ = recorded.reset(seed=seed + tried)
-            tried += 1
+            observation, _ = recorded.reset(seed=env_seed)
             if on_reset is not None:
                 on_reset()
             _play(recorded, policy, observation, max_steps)

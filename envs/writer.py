@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,10 @@ from typing import Final, Literal, Self
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import Episodes, concatenate_episodes
-from gato_lite.envs.folder import FolderLock, claim, clear
-from gato_lite.envs.format import BLOCK, DatasetInfo, Part, Spec
+from gato_lite.envs.folder import FolderLock, claim, sweep
+from gato_lite.envs.format import BLOCK, DatasetInfo, Part, Reference, Spec
 from gato_lite.envs.parts import part_name, write_episodes
-from gato_lite.spaces import AnySpace, space_to_json
+from gato_lite.spaces import AnySpace, Json, space_to_json
 
 PART_BYTES: Final = 64 * 2**20
 """A part is written when its arrays reach this size, however few episodes it has."""
@@ -42,10 +42,50 @@ class About:
     """Who made the values."""
 
 
+def recorded(
+    about: About,
+    stored_spaces: tuple[Json, Json],
+    parts: Sequence[Part],
+    *,
+    n_failed: int = 0,
+    n_skipped: int = 0,
+    reference: Reference | None = None,
+) -> DatasetInfo:
+    """What `dataset.json` says of episodes.
+
+    Args:
+        about: What the dataset says of itself.
+        stored_spaces: Observation and action space as JSON.
+        parts: Its files.
+        n_failed: Episodes left out because the expert failed.
+        n_skipped: Episodes left out because of a bad value.
+        reference: The two ends of the task's scale.
+    """
+    return DatasetInfo(
+        kind="control",
+        task=about.task,
+        observation_space=stored_spaces[0],
+        action_space=stored_spaces[1],
+        spec=Spec.of(about.spec),
+        instruction=about.instruction,
+        metric=about.metric,
+        generator=dict(about.generator),
+        seed=about.seed,
+        n_rows=sum(part.rows for part in parts),
+        n_timesteps=sum(part.timesteps for part in parts),
+        n_failed=n_failed,
+        n_skipped=n_skipped,
+        reference=reference,
+        licence=about.licence,
+        attribution=about.attribution,
+        parts=tuple(parts),
+    )
+
+
 class DatasetWriter:
     """Gathers episodes into parts of a new dataset; the folder counts as one only after `finish`.
 
-    Leaving the `with` block by an error removes what was written.
+    A dataset that is replaced stays whole until then. Leaving the `with` block by an error removes what was written.
 
     Raises:
         FileExistsError: `out` holds something, and `overwrite` is off or it is no dataset.
@@ -70,7 +110,7 @@ class DatasetWriter:
         self._lock = FolderLock(self.out)
         self._lock.__enter__()
         try:
-            claim(self.out, overwrite=overwrite)
+            self._first_part = claim(self.out, overwrite=overwrite)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
@@ -105,36 +145,19 @@ class DatasetWriter:
             self.abandon()
             raise ValueError(f"{self.out}: expected at least one episode to write, got none ({n_skipped} left out)")
         self._flush()
-        about, (observation_space, action_space) = self.about, self._stored_spaces
-        info = DatasetInfo(
-            kind="control",
-            task=about.task,
-            observation_space=observation_space,
-            action_space=action_space,
-            spec=Spec.of(about.spec),
-            instruction=about.instruction,
-            metric=about.metric,
-            generator=dict(about.generator),
-            seed=about.seed,
-            n_rows=self.n_episodes,
-            n_timesteps=sum(part.timesteps for part in self._parts),
-            n_skipped=n_skipped,
-            licence=about.licence,
-            attribution=about.attribution,
-            parts=tuple(self._parts),
-        )
+        info = recorded(self.about, self._stored_spaces, self._parts, n_skipped=n_skipped)
         dataset = write_info(self.out, info)
         self._lock.__exit__(None, None, None)
         return dataset
 
     def abandon(self) -> None:
-        """Remove what was written and give the folder back."""
-        clear(self.out)
+        """Remove what was written, but not a dataset that was to be replaced, and give the folder back."""
+        sweep(self.out)
         self._lock.__exit__(None, None, None)
 
     def _flush(self) -> None:
         if self._waiting:
-            path = self.out / part_name(len(self._parts))
+            path = self.out / part_name(self._first_part + len(self._parts))
             episodes = concatenate_episodes(self._waiting)
             self._parts.append(write_episodes(path, episodes, self.observation_space, self.action_space))
             self._waiting = []

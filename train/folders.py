@@ -11,8 +11,7 @@ Decisions:
 - Which documents are held out is decided by a hash of their content: it changes neither with the order of the files
   nor when files are added, and copies of one file stay on one side. Of two contents or more, one is always held out.
 - Long text files are cut at paragraphs, so that a part of a single book can be held out.
-- Everything is read twice, never held at once: first the hashes, then the documents. Where a dataset may be replaced,
-  the documents are read once more before, so that it is kept when one of them is bad.
+- Everything is read twice, never held at once: first the hashes, then the documents.
 - A file that cannot be read is left out and counted; more than one in a hundred of them is an error.
 """
 
@@ -27,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from gato_lite.envs.dataset import Dataset, Document, checked_documents, write_documents
+from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png, square
 
 CAPTION_FILES: Final = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
@@ -141,8 +140,6 @@ def import_source(
 
     held_out = _held_out(items(), test_share)
     reader.check()
-    if overwrite and not sum(1 for _ in checked_documents(_documents(items(), held_out, size, reader))):
-        raise ValueError(f"{source}: expected at least one document, found none")  # the dataset in `out` is kept
     dataset = write_documents(
         out,
         _documents(items(), held_out, size, reader),

@@ -20,16 +20,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from gato_lite.envs.blocks import folder_name
+from gato_lite.envs.blocks import about_task, folder_name
 from gato_lite.envs.catalogue import Task, find_tasks
-from gato_lite.envs.dataset import write_info
-from gato_lite.envs.episodes import EpisodeBuilder, Episodes, concatenate_episodes
+from gato_lite.envs.episodes import EpisodeBuilder, Episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, time_limit
-from gato_lite.envs.format import BLOCK, DatasetInfo, Spec, versions
-from gato_lite.envs.parts import part_name, write_episodes
 from gato_lite.envs.seeds import RELABEL_SEED
+from gato_lite.envs.writer import DatasetWriter
 from gato_lite.run import load
-from gato_lite.spaces import space_to_json
 from gato_lite.train.rollout import Outcome, deal, play
 
 SLACK: Final = 2.5
@@ -164,29 +161,9 @@ def _relabel_share(
 def _write(path: Path, task: Task, runs: Sequence[Episodes]) -> None:
     """A control dataset of labelled episodes."""
     env = task.make(False)
-    path.mkdir(parents=True)
-    parts = tuple(
-        write_episodes(
-            path / part_name(index),
-            concatenate_episodes(runs[first : first + BLOCK]),
-            env.observation_space,
-            env.action_space,
-        )
-        for index, first in enumerate(range(0, len(runs), BLOCK))
-    )
-    info = DatasetInfo(
-        kind="control",
-        task=task.name,
-        observation_space=space_to_json(env.observation_space),
-        action_space=space_to_json(env.action_space),
-        spec=Spec.of(task.spec),
-        instruction=task.instruction,
-        metric=task.metric,
-        generator={**versions("gato_lite", "gymnasium"), "policy": "the model's own actions, labelled by the expert"},
-        seed=int(runs[0].seeds[0]),
-        n_rows=len(runs),
-        n_timesteps=sum(part.timesteps for part in parts),
-        parts=parts,
-    )
-    write_info(path, info)
+    about = about_task(task, int(runs[0].seeds[0]), "the model's own actions, labelled by the expert")
+    with DatasetWriter(path, env.observation_space, env.action_space, about) as writer:
+        for run in runs:
+            writer.add(run)
+        writer.finish()
     env.close()

