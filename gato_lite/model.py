@@ -1,7 +1,7 @@
 """`Gato`: a flat stream of tokens in, hidden states and losses out. Holds weights and nothing that changes in use.
 
-Loss: the rows of target tokens are gathered before the vocabulary head, and each row's softmax runs over the id range
-that its token belongs to (text and end, bins, discrete values).
+Loss: the rows of target tokens are gathered before the last block's feed-forward layer and the vocabulary head, and
+each row's softmax runs over the id range that its token belongs to (text and end, bins, discrete values).
 Differs from the paper, whose softmax runs over the whole vocabulary: which range comes next is never in doubt, acting
 and writing only ever choose within it, and a row of a discrete action costs a sixth of the arithmetic.
 
@@ -154,13 +154,17 @@ class Gato(nn.Module):
         hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over, rows)
         return hidden
 
-    def forward(self, stream: StreamTensors, backend: Backend = "auto") -> Float[Tensor, "T D"]:
-        """Hidden states (T, D) of a stream of whole documents."""
-        return self.hidden(
-            stream.tokens,
-            stream.positions,
-            lambda _layer, query, key, value: attend(query, key, value, stream.offsets, backend),
-        )
+    def forward(
+        self, stream: StreamTensors, backend: Backend = "auto", rows: Tensor | None = None
+    ) -> Float[Tensor, "R D"]:
+        """Hidden states of a stream of whole documents: (T, D), or (R, D) of the tokens `rows` alone."""
+        last = self.config.n_layer - 1
+
+        def within_documents(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            mixed = attend(query, key, value, stream.offsets, backend)
+            return mixed.index_select(0, rows) if rows is not None and layer == last else mixed
+
+        return self.hidden(stream.tokens, stream.positions, within_documents, rows)
 
     def logits(self, hidden: Float[Tensor, "R D"], ids: Tensor | slice | None = None) -> Float[Tensor, "R V"]:
         """Scores of the token ids `ids` (all of them if None) after each hidden state."""
@@ -175,10 +179,10 @@ class Gato(nn.Module):
         """
         if not stream.targets:
             raise ValueError("a training stream needs at least one target token (text or action), got none")
-        hidden = self(stream, backend)
+        hidden = self(stream, backend, torch.cat([group.rows for group in stream.targets]))  # (R, D)
         groups = []
-        for group in stream.targets:
-            logits = self.logits(hidden[group.rows], self.modality_ids(group.modality))
+        for group, rows in zip(stream.targets, hidden.split([len(g.rows) for g in stream.targets]), strict=True):
+            logits = self.logits(rows, self.modality_ids(group.modality))
             groups.append((group, F.cross_entropy(logits.float(), group.classes, reduction="none")))  # (R,)
         n_target = sum(len(losses) for _, losses in groups)
         mean = torch.stack([losses.sum() for _, losses in groups]).sum() / n_target

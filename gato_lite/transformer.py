@@ -62,7 +62,7 @@ class Block(nn.Module):
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 1, n_turned + self.n_key_head, -1)
         turned = rotate(qkv[:, :, :n_turned], rotation)[:, 0]  # (T, H + G, K)
         mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, 0, n_turned:])
-        x = x if rows is None else x[rows]
+        x = x if rows is None else x.index_select(0, rows)
         x = x + self.attention_out(mixed.reshape(-1, d_model))
         hidden = self.feed_forward_in(self.norm_feed_forward(x))
         update: Tensor = self.feed_forward_out(F.relu(hidden).square())

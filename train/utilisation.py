@@ -1,7 +1,8 @@
 """How many floating-point operations a step needs, and how many the machine can do.
 
-Convention: 6 per parameter of the blocks and token, the encoders for the tokens that pass them, the head only for its
-gathered rows, and causal attention within documents; forward and backward together.
+Convention: 6 per parameter of the blocks and token, the encoders for the tokens that pass them, what follows the last
+block's attention and the head only for the gathered rows, and causal attention within documents; forward and backward
+together. Work that is not done does not count.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def step_flops(gato: Gato, stream: StreamTensors) -> float:
     """Floating-point operations of one training step on `stream`."""
     config = gato.config
     lengths = np.diff(stream.offsets).astype(np.float64)
-    blocks = 6.0 * gato.n_block_parameters * len(stream.positions)
+    n_skipped = len(stream.positions) - stream.n_target  # tokens that end at the last block's attention
+    after_attention = config.d_model * (config.d_model + 2 * config.d_ff + 2)  # its matrices and two norms
+    blocks = 6.0 * (gato.n_block_parameters * len(stream.positions) - after_attention * n_skipped)
     attention = 6.0 * config.n_layer * config.d_model * float((lengths * (lengths + 1)).sum())
     head = sum(6.0 * config.d_model * _classes(gato, group.modality) * len(group.rows) for group in stream.targets)
     encoders = (

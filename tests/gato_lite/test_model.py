@@ -71,6 +71,21 @@ def test_a_loss_is_that_of_full_logits_within_the_modality(gato: Gato) -> None:
     assert losses.mean.requires_grad
 
 
+@pytest.mark.parametrize("rows", [[9, 2, 30], [], None])
+def test_rows_of_a_stream_are_those_of_the_whole(gato: Gato, rows: list[int] | None) -> None:
+    """Values and gradients."""
+    stream = stream_of(gato, documents(gato.vocabulary))
+    chosen = torch.arange(len(stream.positions)) if rows is None else torch.tensor(rows, dtype=torch.int64)
+    parameters = list(gato.parameters())
+    results = []
+    for hidden in (gato(stream)[chosen], gato(stream, rows=chosen)):
+        made = torch.autograd.grad(hidden.square().sum(), parameters, allow_unused=True)
+        found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, made, strict=True)]
+        results.append([hidden, *found])
+    for whole, part in zip(*results, strict=True):
+        torch.testing.assert_close(part, whole, atol=1e-4, rtol=1e-4)
+
+
 def test_relabelled_actions_are_read_as_taken_and_asked_as_labelled(gato: Gato) -> None:
     taken = documents(gato.vocabulary)[1]
     better = replace(
