@@ -10,13 +10,16 @@ Source: Loshchilov & Hutter 2019 (AdamW, cosine); Reed et al. 2022, appendix C.1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gato_lite.model import Gato
+
+SQUARES: Final = 1 << 26
+"""Numbers in the squares that `orthogonalise` works on at once: 256 MiB."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,31 +43,60 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """One update of every matrix that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"]
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalise(parameter.grad.lerp(momentum, group["momentum"]))
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            updates = orthogonalise([self._direction(parameter, group["momentum"]) for parameter in trained])
+            for parameter, update in zip(trained, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-0.2 * max(parameter.shape) ** 0.5 * group["lr"])
 
+    def _direction(self, parameter: nn.Parameter, decay: float) -> Tensor:
+        """Nesterov momentum after this step's gradient."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"]
+        momentum.lerp_(parameter.grad, 1 - decay)
+        return parameter.grad.lerp(momentum, decay)
 
-def orthogonalise(matrix: Tensor, n_step: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: singular values end near 1.
+
+def orthogonalise(matrices: Sequence[Tensor], n_step: int = 5) -> list[Tensor]:
+    """The nearest (semi-)orthogonal matrix to each, roughly: singular values end near 1.
+
+    Matrices of one short side are worked on together, each as its small square X·Xᵀ: every iterate is a polynomial in
+    it times X, and so only the first and the last product run over the long side. That is 0.56 of the arithmetic of
+    iterating on X itself for a feed-forward matrix of d by 4d; against float64 the result is right to 2e-4, about the
+    hundredth part of what the iteration itself leaves to be desired.
 
     Source: Jordan et al. 2024 (quintic Newton–Schulz iteration and its coefficients).
     """
+    by_side: dict[int, list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        by_side.setdefault(min(matrix.shape), []).append(index)
+    made: dict[int, Tensor] = {}
+    for side, members in by_side.items():
+        at_once = max(1, SQUARES // side**2)
+        for batch in (members[first : first + at_once] for first in range(0, len(members), at_once)):
+            wide = [matrices[i] if matrices[i].shape[0] == side else matrices[i].T for i in batch]
+            made.update(zip(batch, _orthogonalise_wide(wide, n_step), strict=True))
+    return [
+        made[index] if matrix.shape[0] <= matrix.shape[1] else made[index].T for index, matrix in enumerate(matrices)
+    ]
+
+
+def _orthogonalise_wide(matrices: Sequence[Tensor], n_step: int) -> list[Tensor]:
+    """As `orthogonalise`, of matrices with equally many rows and at least as many columns."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / (x.norm() + 1e-7)
-    for _ in range(n_step):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    scaled = [matrix / (matrix.norm() + 1e-7) for matrix in matrices]
+    square = torch.stack([x @ x.T for x in scaled])  # (n, side, side)
+    product: Tensor | None = None
+    for step in range(n_step):
+        factor = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)  # a·I + b·S + c·S²; it commutes with the square
+        product = factor if product is None else product @ factor
+        if step < n_step - 1:
+            square = factor @ (square @ factor)
+    return scaled if product is None else [left @ x for left, x in zip(product, scaled, strict=True)]
 
 
 class Optimiser:
