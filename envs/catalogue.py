@@ -28,6 +28,13 @@ SCORES_FILE: Final = Path(__file__).parent / "scores.json"
 """Measured by `python -m gato_lite.envs.reference`."""
 ANY_GYMNASIUM: Final = "gym:"
 """Prefix of the name of a task that is any registered Gymnasium environment."""
+_ELSEWHERE: Final = {
+    "ALE/": "; Atari games need pip install 'gato_lite[atari]', and are called gym:ale_py:ALE/Pong-v5",
+    "MiniGrid-": "; MiniGrid needs pip install 'gato_lite[babyai]'",
+    "BabyAI-": "; BabyAI needs pip install 'gato_lite[babyai]'",
+    "Meta-World/": "; Meta-World needs pip install 'gato_lite[robotics]'",
+}
+"""What to say of environments that another package registers, by how their names begin."""
 _MODULE_OF_EXTRA: Final = {"babyai": "minigrid"}
 
 
@@ -233,5 +240,6 @@ def _any_gymnasium(name: str) -> Task:
     environment = name.removeprefix(ANY_GYMNASIUM)
     module, _, identifier = environment.rpartition(":")
     if not module and identifier not in gym.registry:
-        raise ValueError(unknown_name("Gymnasium environment", identifier, gym.registry))
+        needed = next((hint for prefix, hint in _ELSEWHERE.items() if identifier.startswith(prefix)), "")
+        raise ValueError(unknown_name("Gymnasium environment", identifier, gym.registry) + needed)
     return Task(name=name, make_env=classic.gymnasium_task(environment))

@@ -24,9 +24,23 @@ def gymnasium_task(environment: str, **kwargs: Any) -> Callable[[bool, str | Non
 
     def make(evaluation: bool, render_mode: str | None) -> AnyEnv:
         del evaluation
-        return gym.make(environment, disable_env_checker=True, render_mode=render_mode, **kwargs)
+        try:
+            return gym.make(environment, disable_env_checker=True, render_mode=render_mode, **kwargs)
+        except ImportError as error:  # one that moved to another package, or the module before the colon
+            raise ValueError(f"gym:{environment}: {error}{_newest_version(environment)}") from error
 
     return make
+
+
+def _newest_version(environment: str) -> str:
+    """Words that point to the latest registered version of an environment, where it is another."""
+    name = environment.rpartition("-v")[0]
+    newest = max(
+        (spec for spec in gym.registry.values() if name and spec.id.rpartition("-v")[0] == name),
+        key=lambda spec: spec.version or 0,
+        default=None,
+    )
+    return "" if newest is None or newest.id == environment else f" Or take gym:{newest.id}"
 
 
 def cliff_walking(evaluation: bool, render_mode: str | None) -> AnyEnv:

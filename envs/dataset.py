@@ -31,7 +31,7 @@ from gato_lite.envs.parts import (
     sides,
     write_document_rows,
 )
-from gato_lite.spaces import AnySpace, leaf_spaces, space_from_json
+from gato_lite.spaces import AnySpace, leaf_spaces, require_leaf, space_from_json
 
 __all__ = [
     "Dataset",
@@ -58,6 +58,8 @@ class Dataset:
         self._spaces: tuple[AnySpace, AnySpace] | None = None
         if info.observation_space is not None and info.action_space is not None:
             self._spaces = space_from_json(info.observation_space), space_from_json(info.action_space)
+            for space, what in zip(self._spaces, ("observation_space", "action_space"), strict=True):
+                require_leaf(space, what)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -104,6 +106,10 @@ class Dataset:
         episodes = read_episodes(self.path / part.file, *self._control_spaces())
         self._expect(part, len(episodes), int(episodes.lengths.sum()))
         return episodes
+
+    def problems(self, index: int) -> list[str]:
+        """Values of one part that do not fit the spaces, each with file, episode, key and step."""
+        return [f"{self.path / self.info.parts[index].file}: {text}" for text in _problems(self, index)]
 
     def lengths(self) -> Int64[np.ndarray, " E"]:
         """Timesteps of every episode, in the order of the parts."""
@@ -246,12 +252,18 @@ def _part_problems(dataset: Dataset, index: int) -> list[str]:
     if digest != part.sha256:
         return [f"{file}: expected SHA-256 {part.sha256}, found {digest}"]
     try:
-        if dataset.info.kind == "documents":
-            found = map(_document_problem, dataset._documents(index))  # noqa: SLF001  (its own module)
-            return [f"{file}: document {row}: {problem}" for row, problem in enumerate(found) if problem]
-        return [f"{file}: {problem}" for problem in _episode_problems(dataset, dataset.read_part(index))]
+        return dataset.problems(index)
     except DatasetError as error:
         return [str(error)]
+
+
+def _problems(dataset: Dataset, index: int) -> Iterator[str]:
+    if dataset.info.kind == "control":
+        yield from _episode_problems(dataset, dataset.read_part(index))
+        return
+    for row, document in enumerate(dataset._documents(index)):  # noqa: SLF001  (its own module)
+        if problem := _document_problem(document):
+            yield f"document {row}: {problem}"
 
 
 def _episode_problems(dataset: Dataset, episodes: Episodes) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from gato_lite.envs.columns import BadValue, Column, Role, column_name, stack
-from gato_lite.spaces import AnySpace, leaf_keys, leaf_spaces
+from gato_lite.spaces import AnySpace, leaf_keys, leaf_spaces, require_leaf
 
 
 class BadEpisodeError(ValueError):
@@ -83,6 +83,7 @@ class _Side:
     """The values of one role (observations or actions) of the running episode, leaf by leaf."""
 
     def __init__(self, space: AnySpace, role: Role) -> None:
+        require_leaf(space, f"{'action' if role == 'label' else role} space")
         self.role = role
         self.space = space
         self.leaves = leaf_spaces(space)

@@ -14,7 +14,7 @@ from gato_lite.envs.episodes import Episodes, concatenate_episodes
 from gato_lite.envs.folder import FolderLock, claim, sweep
 from gato_lite.envs.format import BLOCK, DatasetInfo, Part, Reference, Spec
 from gato_lite.envs.parts import part_name, write_episodes
-from gato_lite.spaces import AnySpace, Json, space_to_json
+from gato_lite.spaces import AnySpace, Json, require_leaf, space_to_json
 
 PART_BYTES: Final = 64 * 2**20
 """A part is written when its arrays reach this size, however few episodes it has."""
@@ -88,6 +88,7 @@ class DatasetWriter:
     A dataset that is replaced stays whole until then. Leaving the `with` block by an error removes what was written.
 
     Raises:
+        ValueError: a space has no leaf.
         FileExistsError: `out` holds something, and `overwrite` is off or it is no dataset.
         BlockingIOError: another process writes into `out`.
     """
@@ -101,6 +102,8 @@ class DatasetWriter:
         *,
         overwrite: bool = False,
     ) -> None:
+        require_leaf(observation_space, "observation space")
+        require_leaf(action_space, "action space")
         self.out = Path(out)
         self.observation_space, self.action_space, self.about = observation_space, action_space, about
         self.n_episodes = 0

@@ -132,15 +132,7 @@ def save_checkpoint(
     partial = _hidden(folder, step)
     partial.mkdir()
     try:
-        save_file(_storable(model), partial / MODEL_FILE)
-        save_file(_storable(optimizer), partial / OPTIMIZER_FILE)
-        (partial / _STATE).write_bytes(encoded)
-        files = {name: _record(partial / name) for name in _NAMES}
-        manifest = Manifest(format_version=FORMAT_VERSION, gato_lite=__version__, step=step, files=files)
-        (partial / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-        for name in (*_NAMES, _MANIFEST):
-            _sync(partial / name)
-        _sync(partial)
+        _write_files(partial, step, model, optimizer, encoded)
         target = folder / f"step_{step}"
         if target.exists():
             _remove(target)
@@ -154,6 +146,21 @@ def save_checkpoint(
     for other in older[: max(0, len(older) - (keep - 1))]:
         _remove(folder / f"step_{other}")
     return target
+
+
+def _write_files(
+    folder: Path, step: int, model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor], state: bytes
+) -> None:
+    """A checkpoint's files, the manifest last, all of them on the disk."""
+    save_file(_storable(model), folder / MODEL_FILE)
+    save_file(_storable(optimizer), folder / OPTIMIZER_FILE)
+    (folder / _STATE).write_bytes(state)
+    files = {name: _record(folder / name) for name in _NAMES}
+    manifest = Manifest(format_version=FORMAT_VERSION, gato_lite=__version__, step=step, files=files)
+    (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    for name in (*_NAMES, _MANIFEST):
+        _sync(folder / name)
+    _sync(folder)
 
 
 def list_checkpoints(run: Path | str) -> list[int]:

@@ -21,6 +21,21 @@ MAX_CHANNELS: Final = 4
 """Channels of the widest patch (RGBA)."""
 
 
+LIMITS: Final = {
+    "n_layer": (1, 1024),
+    "n_head": (1, 1024),
+    "d_model": (1, 65_536),
+    "d_ff": (1, 262_144),
+    "context_length": (1, 2**24),
+    "patch_size": (1, 1024),
+    "grid_size": (0, 1024),
+    "d_encoder": (1, 65_536),
+    "n_local": (1, 32_768),
+    "vocab_size": (1, 2**24),
+}
+"""Smallest and largest value of each width and count: far beyond any model trained, so that a slip is told as one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenSpec:
     """How one task's observations become tokens, where the default read off its space is not the best."""
@@ -80,12 +95,10 @@ class GatoConfig:
     """Heads of keys and values, each shared by n_head / n_kv_head heads of queries; None means one for each."""
 
     def __post_init__(self) -> None:
-        sizes = ("n_layer", "n_head", "d_model", "d_ff", "context_length", "patch_size", "d_encoder", "n_local")
-        for name in (*sizes, "vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
-        if self.grid_size < 0:
-            raise ValueError(f"grid_size must be at least 0, got grid_size={self.grid_size}")
+        for name, (low, high) in LIMITS.items():
+            if not low <= getattr(self, name) <= high:
+                limit = f"at least {low}" if getattr(self, name) < low else f"at most {high:,}"
+                raise ValueError(f"{name} must be {limit}, got {name}={getattr(self, name)}")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model must be divisible by n_head, got d_model={self.d_model}, n_head={self.n_head}")
         if self.n_kv_head is not None and (self.n_kv_head < 1 or self.n_head % self.n_kv_head):

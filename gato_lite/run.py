@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,11 +114,25 @@ def read_run_config(run: Path | str) -> RunConfig:
             raise RunError(f"{path}: expected a format version from 1 to {FORMAT_VERSION}, found {version}")
         if version > FORMAT_VERSION:
             raise RunError(f"{path}: format version {version} needs a later gato-lite; this one reads {FORMAT_VERSION}")
-        return msgspec.json.decode(data, type=RunConfig)
+        config = msgspec.json.decode(data, type=RunConfig)
+        _refuse_unknown_fields(msgspec.json.decode(data))
     except (msgspec.DecodeError, TypeError) as error:
         raise RunError(f"{path}: not a run's configuration: {error}") from error
     except ValueError as error:
         raise RunError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+    return config
+
+
+def _refuse_unknown_fields(stored: Mapping[str, Any]) -> None:  # Any: JSON that was checked to be a RunConfig
+    """Raises a ValueError for a field of a dataclass that there is none of; msgspec passes over those."""
+    specs = [
+        (f"tasks[{index}].spec", task.get("spec", {}), TokenSpec) for index, task in enumerate(stored.get("tasks", []))
+    ]
+    for place, found, known in [("model", stored["model"], GatoConfig), *specs]:
+        names = [field.name for field in fields(known)]
+        for name in found:
+            if name not in names:
+                raise ValueError(unknown_name(f"field of {place}", name, names))
 
 
 def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
@@ -162,8 +177,11 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     """
     run = run_folder(run)
     config = read_run_config(run)
+    vocabulary = read_vocabulary(run, config)
     checkpoint = load_checkpoint(run, step=step, with_optimizer=False)
-    gato = Gato(config.model, read_vocabulary(run, config))
+    with torch.device("meta"):  # shapes alone: a wrong width is told before its memory is asked for
+        _check_weights(Gato(config.model, vocabulary), checkpoint)
+    gato = Gato(config.model, vocabulary)
     load_weights(gato, checkpoint)
     gato.formats = config.tasks
     return gato.to(device).eval()
@@ -175,10 +193,14 @@ def load_weights(gato: Gato, checkpoint: Checkpoint) -> None:
     Raises:
         RunError: tensors are missing, extra or misshapen; the message lists them.
     """
+    _check_weights(gato, checkpoint)
+    gato.load_state_dict(checkpoint.model)
+
+
+def _check_weights(gato: Gato, checkpoint: Checkpoint) -> None:
     problems = weight_problems(gato, checkpoint.model)
     if problems:
         raise RunError(f"{checkpoint.path}: weights do not fit the configuration: {'; '.join(problems[:8])}")
-    gato.load_state_dict(checkpoint.model)
 
 
 def weight_problems(gato: Gato, weights: dict[str, torch.Tensor]) -> list[str]:

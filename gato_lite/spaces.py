@@ -68,6 +68,20 @@ def leaf_spaces(space: AnySpace) -> dict[str, AnySpace]:
     return {"/".join(map(escape_key, map(str, keys))): leaf for keys, leaf in _leaves(space)}
 
 
+def require_leaf(space: AnySpace, what: str) -> None:
+    """Refuses a space that has no value to see or to choose.
+
+    Args:
+        space: any space.
+        what: how the message speaks of it, such as "action space".
+
+    Raises:
+        ValueError: `space` is an empty Dict or Tuple, or holds nothing else.
+    """
+    if not _leaves(space):
+        raise ValueError(f"{what}: expected at least one leaf, got {space}; Discrete(1) is a space with nothing to say")
+
+
 def leaf_keys(space: AnySpace) -> dict[str, tuple[str | int, ...]]:
     """The keys that lead to each leaf of `space`, by path."""
     return {"/".join(map(escape_key, map(str, keys))): keys for keys, _ in _leaves(space)}

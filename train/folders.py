@@ -48,6 +48,8 @@ class Imported:
     """The dataset, open for reading."""
     skipped: tuple[str, ...] = ()
     """What was left out: file and reason."""
+    n_test: int = 0
+    """Documents held out of training, at least one of two."""
 
 
 class _Item(NamedTuple):
@@ -72,6 +74,8 @@ class _Reader:
     on_bad: OnBad
     skipped: dict[str, str] = field(default_factory=dict)
     n_files: int = 0
+    n_test: int = 0
+    """Documents that were held out."""
 
     def leave_out(self, name: str, error: Exception) -> None:
         """Notes a file that could not be read."""
@@ -124,14 +128,7 @@ def import_source(
             dataset=import_minari(str(source).removeprefix("minari:"), out, on_bad=on_bad, overwrite=overwrite)
         )
     source = Path(source)
-    if Path(out).resolve() == source.resolve():
-        raise ValueError(f"out must be another folder than the source, got {out} for both")
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: expected a folder of text files or captioned pictures, found nothing")
-    if not 0 < test_share < 1:
-        raise ValueError(f"test_share must be between 0 and 1, got test_share={test_share}")
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got size={size}")
+    _check_import(source, Path(out), size, test_share)
     captions = next((source / file for file in CAPTION_FILES if (source / file).is_file()), None)
     reader = _Reader(on_bad)
 
@@ -148,7 +145,18 @@ def import_source(
         attribution=attribution,
         overwrite=overwrite,
     )
-    return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()))
+    return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), n_test=reader.n_test)
+
+
+def _check_import(source: Path, out: Path, size: int, test_share: float) -> None:
+    if out.resolve() == source.resolve():
+        raise ValueError(f"out must be another folder than the source, got {out} for both")
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: expected a folder of text files or captioned pictures, found nothing")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1, got test_share={test_share}")
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got size={size}")
 
 
 def _held_out(items: Iterator[_Item], share: float) -> set[bytes]:
@@ -162,6 +170,7 @@ def _held_out(items: Iterator[_Item], share: float) -> set[bytes]:
 def _documents(items: Iterator[_Item], held_out: set[bytes], size: int, reader: _Reader) -> Iterator[Document]:
     """Every item's document with its picture and its split; at the end, judges how many could not be read."""
     reader.n_files = 0
+    reader.n_test = 0
     reader.skipped.clear()
     for item in items:
         image = None
@@ -172,6 +181,7 @@ def _documents(items: Iterator[_Item], held_out: set[bytes], size: int, reader: 
             reader.leave_out(item.name, error)
             continue
         split = item.split or ("test" if item.key in held_out else "train")
+        reader.n_test += split == "test"
         yield item.document._replace(image=image, split=split)
     reader.check()
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from gato_lite.config import TokenSpec
-from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.dataset import Dataset, DatasetError
 from gato_lite.generate import picture_tokens
 from gato_lite.sequence import Document, concatenate, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
@@ -59,6 +59,7 @@ class ControlSource:
 
     Raises:
         ValueError: the dataset is of another kind, or has no episode.
+        DatasetError: a value in it does not fit its space; the message names file, episode, key and step.
     """
 
     def __init__(self, dataset: Dataset, vocabulary: Vocabulary, *, name: str | None = None) -> None:
@@ -66,6 +67,10 @@ class ControlSource:
         self.name = name if name is not None else info.task
         self.spec: TokenSpec = info.token_spec
         self.observation_tokenizer = SpaceTokenizer(dataset.observation_space, vocabulary, spec=self.spec)
+        if not self.observation_tokenizer.leaves:
+            raise ValueError(
+                f"dataset '{dataset.path}': expected its TokenSpec to keep a leaf of the observation, got none"
+            )
         self.action_tokenizer = SpaceTokenizer(dataset.action_space, vocabulary, action=True)
         instruction = np.zeros(0, np.int32) if not info.instruction else vocabulary.text.encode(info.instruction)
         self.instruction = plain(instruction)
@@ -79,16 +84,20 @@ class ControlSource:
 
     def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
         episodes = dataset.read_part(part)
-        return tokenise_episodes(
-            without_last(episodes.observations, episodes.lengths),
-            episodes.actions,
-            episodes.labels,
-            episodes.lengths,
-            observation_tokenizer=self.observation_tokenizer,
-            action_tokenizer=self.action_tokenizer,
-            vocabulary=vocabulary,
-            separator=self.spec.separator,
-        )
+        try:
+            return tokenise_episodes(
+                without_last(episodes.observations, episodes.lengths),
+                episodes.actions,
+                episodes.labels,
+                episodes.lengths,
+                observation_tokenizer=self.observation_tokenizer,
+                action_tokenizer=self.action_tokenizer,
+                vocabulary=vocabulary,
+                separator=self.spec.separator,
+            )
+        except ValueError as error:  # a tokenizer knows neither file nor episode
+            found = dataset.problems(part) or [f"{dataset.path / dataset.info.parts[part].file}: {error}"]
+            raise DatasetError(found[0]) from error
 
     @property
     def n_episodes(self) -> int:

@@ -135,3 +135,31 @@ def test_a_lost_bot_says_so():
 def test_an_entry_needs_no_more_than_a_name_and_an_environment():
     task = Task(name="mine/Thing", make_env=lambda _evaluation, _mode: gym.make("CartPole-v1"))
     assert (task.suite, task.metric, task.installed) == ("mine", "return", True)
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("ALE/Pong-v5", "pip install 'gato_lite[atari]'"),
+        ("Meta-World/MT1", "pip install 'gato_lite[robotics]'"),
+        ("CartPole-v9", "Did you mean CartPole-v1"),
+    ],
+)
+def test_an_unknown_environment_says_where_it_comes_from(name, hint):
+    with pytest.raises(ValueError, match=f"Unknown Gymnasium environment '{re.escape(name)}'") as caught:
+        find_tasks([f"gym:{name}"])
+    assert hint in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("Reacher-v2", "have been moved to the gymnasium-robotics project .* Or take gym:Reacher-v5"),
+        ("no_such_module:Thing-v0", "No module named 'no_such_module'"),
+    ],
+)
+def test_an_environment_that_cannot_be_made(name, told):
+    (task,) = find_tasks([f"gym:{name}"])
+    with pytest.raises(ValueError, match=f"^gym:{name}: .*{told}"):
+        task.make()

@@ -255,3 +255,12 @@ def test_a_malformed_first_observation(tmp_path):
     dataset = record(Wrong(), lambda _: 0, episodes=2, out=tmp_path, on_bad="skip")
     assert (dataset.info.n_rows, dataset.info.n_skipped) == (2, 1)
     assert dataset.read_part(0).seeds.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("role", ["observation", "action"])
+def test_a_space_without_leaves_is_refused_before_anything_is_written(tmp_path, role):
+    env = Malformed()
+    setattr(env, f"{role}_space", gym.spaces.Dict(a=gym.spaces.Tuple([])))
+    with pytest.raises(ValueError, match=f"{role} space: expected at least one leaf, got Dict"):
+        record(env, lambda _: 0, episodes=1, out=tmp_path / "d")
+    assert not (tmp_path / "d").exists()

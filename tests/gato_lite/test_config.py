@@ -50,6 +50,8 @@ def test_an_unknown_preset_names_the_closest() -> None:
     [
         ({"d_model": 9}, "d_model must be divisible by n_head, got d_model=9, n_head=2"),
         ({"d_model": 6}, "the head size must be even for rotary positions, got d_model/n_head=3"),
+        ({"d_model": 10**9}, "d_model must be at most 65,536, got d_model=1000000000"),
+        ({"d_ff": -4}, "d_ff must be at least 1, got d_ff=-4"),
         ({"n_layer": 0}, "n_layer must be at least 1, got n_layer=0"),
         ({"context_length": 0}, "context_length must be at least 1, got context_length=0"),
         ({"grid_size": -1}, "grid_size must be at least 0, got grid_size=-1"),

@@ -193,3 +193,38 @@ def test_spaces_come_back() -> None:
     assert kept.spaces == (spaces.Box(0, 255, (7, 7, 3), np.uint8), spaces.Discrete(7))
     assert kept.fits(*kept.spaces)
     assert not kept.fits(spaces.Box(0, 254, (7, 7, 3), np.uint8), spaces.Discrete(7))
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda c: c["model"].update(d_model=10**9), "d_model must be at most 65,536, got d_model=1000000000"),
+        (lambda c: c["model"].update(d_model=-2), "d_model must be at least 1, got d_model=-2"),
+        (lambda c: c["model"].update(d_model=63), "d_model must be divisible by n_head, got d_model=63"),
+        (lambda c: c["model"].update(d_model=6), "the head size must be even for rotary positions"),
+        (lambda c: c["model"].update(d_modle=64), "Unknown field of model 'd_modle'. Did you mean d_model"),
+        (lambda c: c["tasks"][2]["spec"].update(seperator=True), "Unknown field of tasks[2].spec 'seperator'. Did"),
+    ],
+)
+def test_a_wrong_or_unknown_field_of_the_model(
+    tmp_path: Path, gato: Gato, change: Callable[[dict[str, Any]], object], expected: str
+) -> None:
+    write(tmp_path, gato, 1)
+    edit(tmp_path / "config.json", change)
+    with pytest.raises(RunError, match=re.escape(expected)) as caught:
+        load(tmp_path)
+    assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_unknown_fields_of_a_later_version_are_no_news(tmp_path: Path, gato: Gato) -> None:
+    write(tmp_path, gato, 1)
+    edit(tmp_path / "config.json", lambda c: (c.update(format_version=2), c["model"].update(news=1)))
+    with pytest.raises(RunError, match="format version 2 needs a later gato-lite"):
+        load(tmp_path)
+
+
+def test_wide_tables_are_not_made_for_narrow_weights(tmp_path: Path, gato: Gato) -> None:
+    write(tmp_path, gato, 1)
+    edit(tmp_path / "config.json", lambda c: c["model"].update(d_model=65_536, d_ff=262_144, n_layer=900))
+    with pytest.raises(RunError, match="weights do not fit the configuration: missing"):
+        load(tmp_path)

@@ -13,6 +13,7 @@ from gato_lite.spaces import (
     is_text,
     leaf_keys,
     leaf_spaces,
+    require_leaf,
     space_from_json,
     space_to_json,
     value_from_json,
@@ -137,3 +138,10 @@ def test_an_unknown_space_class_is_refused():
 def test_damaged_json_is_refused(stored):
     with pytest.raises(ValueError, match="stored|space must be|Box|dtype"):
         space_from_json(stored)
+
+
+@pytest.mark.parametrize("space", [spaces.Dict({}), spaces.Tuple([]), spaces.Dict(a=spaces.Tuple([]))])
+def test_a_space_without_leaves_is_refused(space: spaces.Space) -> None:
+    with pytest.raises(ValueError, match="action space: expected at least one leaf, got"):
+        require_leaf(space, "action space")
+    require_leaf(spaces.Dict(a=spaces.Tuple([]), b=spaces.Discrete(1)), "action space")

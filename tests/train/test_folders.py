@@ -189,3 +189,12 @@ def test_a_bad_source_does_not_cost_the_dataset_it_was_to_replace(tmp_path, pict
     assert Dataset.open(tmp_path / "out").info.n_rows == 200
     replaced = import_source(pictures, tmp_path / "out", overwrite=True, on_bad="skip")
     assert (replaced.dataset.info.n_rows, len(replaced.skipped)) == (190, 10)
+
+
+@pytest.mark.parametrize("n, n_test", [(1, 0), (2, 1), (5, 1)])
+def test_what_is_held_out_is_counted(tmp_path, n, n_test):
+    (tmp_path / "in").mkdir()
+    for index in range(n):
+        (tmp_path / "in" / f"{index}.txt").write_text(f"Text {index}.")
+    imported = import_source(tmp_path / "in", tmp_path / "out", test_share=1e-6)
+    assert imported.n_test == n_test == len(imported.dataset.read_documents("test"))

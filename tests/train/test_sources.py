@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ from gymnasium import spaces
 
 import gato_lite
 from gato_lite.config import TokenSpec
-from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.dataset import Dataset, DatasetError
 from gato_lite.generate import picture_tokens
 from gato_lite.sequence import Document
 from gato_lite.spaces import FreeText
@@ -121,6 +122,22 @@ class TestControl:
         tokens = source._tokens
         assert source.n_tokens == sum(tokens.window_length(*pair) - int(tokens.repeated[pair[0]]) for pair in episodes)
         assert 20 < mean_length(source, 60) <= 60
+
+    def test_a_value_that_does_not_fit_its_space_is_named(self, vocabulary: Vocabulary, tmp_path: Any) -> None:
+        gato_lite.record(Talk(), lambda _: 1, episodes=3, out=tmp_path / "talk", seed=0, name="talk")
+        info = tmp_path / "talk" / "dataset.json"
+        stored = json.loads(info.read_text())
+        stored["action_space"]["n"] = 1
+        info.write_text(json.dumps(stored))
+        expected = "part-000000.parquet: episode 0, action, step 0: expected a member of Discrete(1), got 1"
+        with pytest.raises(DatasetError, match=re.escape(expected)):
+            ControlSource(Dataset.open(tmp_path / "talk"), vocabulary)
+
+    def test_a_spec_that_keeps_nothing(self, vocabulary: Vocabulary, tmp_path: Any) -> None:
+        spec = TokenSpec(leaves=())
+        dataset = gato_lite.record(Talk(), lambda _: 0, episodes=1, out=tmp_path, name="talk", spec=spec)
+        with pytest.raises(ValueError, match="expected its TokenSpec to keep a leaf of the observation, got none"):
+            ControlSource(dataset, vocabulary)
 
     def test_documents_are_no_episodes(self, vocabulary: Vocabulary) -> None:
         from gato_lite.train.training import open_data

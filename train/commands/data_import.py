@@ -32,7 +32,7 @@ class Options:
     size: int = 64
     """Side in pixels of the square that pictures are fitted into."""
     test_share: float = 0.05
-    """Share of the documents that is held out."""
+    """Share of the documents that is held out: never trained on, at least one of two."""
     licence: Annotated[str | None, arg(metavar="WORDS")] = None
     """SPDX name or words, kept with the data."""
     attribution: Annotated[str | None, arg(metavar="WORDS")] = None
@@ -61,5 +61,8 @@ def run(options: Options) -> None:
     for reason in imported.skipped:
         print_note(f"left out: {reason}")
     info = imported.dataset.info
-    what = "episodes" if info.kind == "control" else "documents"
-    print(f"{options.out}: {info.n_rows:,} {what}, {len(imported.skipped)} left out")
+    if info.kind == "control":
+        print(f"{options.out}: {info.n_rows:,} episodes, {info.n_skipped} left out")
+        return
+    held_out = f"{imported.n_test:,} of them held out to score on" if imported.n_test else "none of them held out"
+    print(f"{options.out}: {info.n_rows:,} documents, {held_out}, {len(imported.skipped)} left out")
