@@ -1,0 +1,63 @@
+"""What is timed does what it says; and reading on from the cache is much faster than reading all again."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from gato_lite.train.bench.measure import take_turns
+from gato_lite.train.bench.rollout import BINS, Arm, Players, environment_limit, fresh, make_of, measure_steps
+from gato_lite.train.bench.rollout_ways import agreeing, measure_flatness, recomputing_or_cached
+
+SMALL = {"n_layer": 1, "n_head": 2, "d_model": 16, "d_ff": 16}
+
+
+def test_the_cache_is_worth_having_at_a_full_context() -> None:
+    """Twenty times as fast where it was measured; a slower or busier machine has to reach five."""
+    timings = take_turns(recomputing_or_cached(1024), rounds=5)
+    assert timings["cache"].ratio > 5.0
+
+
+def test_a_context_is_filled_and_overflows() -> None:
+    players = Players(fresh(100, **SMALL), [make_of("CartPole-v1")] * 2, spec=BINS)
+    assert players.tokens_per_step == 5
+    players.fill(80)
+    assert players.policy._decoder.cursors.tolist() == [84, 84]  # the last action token is read with the next step
+    players.step()
+    assert players.policy._decoder.cursors.tolist() == [89, 89]
+    players.reread()
+    assert players.policy._decoder.cursors.tolist() == [49, 49]
+
+
+def test_shares_of_the_time_and_both_rates() -> None:
+    speed = measure_steps(fresh(64, **SMALL), "CartPole-v1", 3, 64, spec=BINS)
+    assert (speed.slots, speed.context, speed.tokens_per_step) == (3, 64, 5)
+    assert 0.5 < speed.model + speed.environment + speed.tokenising + speed.sampling <= 1.0
+    assert speed.sustained <= speed.steps_per_second
+    assert speed.steps_per_second == pytest.approx(3 / speed.milliseconds * 1e3)
+    assert environment_limit("CartPole-v1", 2, 0.01) > 100
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_guesses_stand_as_often_as_they_are_to(share: float) -> None:
+    players = Players(fresh(200, **SMALL), [Arm] * 2, temperature=0.0)
+    agreeing(players, share)()
+    for slot in players.policy._slots:
+        assert slot.drafter.n_guessed > 0
+        assert slot.drafter.n_stood == share * slot.drafter.n_guessed
+
+
+def test_a_long_episode_is_timed() -> None:
+    flat = measure_flatness(50)
+    assert flat.ratio == pytest.approx(flat.last_tenth_ms / flat.second_tenth_ms)
+
+
+def test_the_arm_is_an_environment() -> None:
+    env = Arm()
+    first, _ = env.reset(seed=3)
+    assert env.observation_space.contains(first)
+    np.testing.assert_array_equal(first, Arm().reset(seed=3)[0])
+    after, *_ = env.step(np.ones(6, np.float32))
+    np.testing.assert_allclose(after, 0.9 * first + 0.1, rtol=1e-6)
+    assert isinstance(env, gym.Env)

@@ -1,0 +1,103 @@
+"""`gato-lite bench rollout`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from tyro.conf import arg
+
+from gato_lite.train.console import bar, print_table, to_json, write_whole
+
+if TYPE_CHECKING:
+    from gato_lite.train.bench.rollout import StepSpeed
+    from gato_lite.train.bench.rollout_ways import Comparison, Flatness
+
+EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure how fast a model acts, by one thread: by slots, context and action size, and other ways beside ours.
+
+    About two minutes. The weights are fresh, so the scores mean nothing and are not shown.
+    """
+
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the figures there too."""
+    episode: int = 10_000
+    """Steps of the long episode whose cost is to stay flat."""
+    threads: int = 1
+    """Threads inside an operation."""
+
+
+def run(options: Options) -> None:
+    """Prints three tables."""
+    import torch
+
+    from gato_lite.train.bench.measure import this_machine
+    from gato_lite.train.bench.rollout import measure_sizes
+    from gato_lite.train.bench.rollout_ways import compare, measure_flatness
+
+    if options.episode < 10 or options.threads < 1:
+        raise ValueError(
+            f"--episode must be at least 10 and --threads at least 1, got {options.episode} and {options.threads}"
+        )
+    torch.set_num_threads(options.threads)
+    with bar("steps", "sizes") as show:
+        speeds = measure_sizes(on_progress=show)
+    with bar("ways", "comparisons") as show:
+        ways = compare(on_progress=show)
+    with bar("one long episode", "tenths") as show:
+        flat = measure_flatness(options.episode, on_progress=show)
+    machine = this_machine(torch.device("cpu"))
+    print(f"{machine.processor}, {machine.threads} of {machine.cores} cores, torch {machine.torch}; fresh weights\n")
+    print_speeds(speeds)
+    print()
+    print_ways(ways)
+    print(
+        f"\nan episode of {flat.steps:,} steps, context {flat.context}, a small model: {flat.second_tenth_ms:.2f} ms a "
+        f"step in the second tenth, {flat.last_tenth_ms:.2f} in the last, ratio {flat.ratio:.2f}"
+    )
+    if options.json is not None:
+        found: list[StepSpeed | Comparison | Flatness] = [*speeds, *ways, flat]
+        report = {"command": "gato-lite bench rollout", "machine": machine, "results": found}
+        write_whole(options.json, to_json(report) + "\n")
+
+
+def print_speeds(speeds: list[StepSpeed]) -> None:
+    """A row for each policy and context."""
+    header = ["environment", "slots", "context", "tokens a step", "ms", "steps/s", "sustained", "environment only"]
+    shares = ["model", "environment", "tokenising", "sampling"]
+    rows = [
+        [
+            speed.what,
+            f"{speed.slots}",
+            f"{speed.context:,}",
+            f"{speed.tokens_per_step}",
+            f"{speed.milliseconds:.2f}",
+            f"{speed.steps_per_second:,.0f}",
+            f"{speed.sustained:,.0f}",
+            f"{speed.environment_only:,.0f}",
+            *(f"{getattr(speed, share):.0%}" for share in shares),
+        ]
+        for speed in speeds
+    ]
+    print_table([*header, *(f"{share} %" for share in shares)], rows, numbers=header[1:])
+    print("sustained: with the older half dropped and the rest read again whenever the context is full")
+
+
+def print_ways(ways: list[Comparison]) -> None:
+    """A row for each way of a comparison."""
+    rows = [
+        [
+            way.what,
+            way.way,
+            f"{1e3 * way.timing.seconds:.1f}",
+            f"{way.timing.ratio:.2f}",
+            f"{way.timing.ratio_low:.2f}-{way.timing.ratio_high:.2f}",
+        ]
+        for way in ways
+    ]
+    print_table(["comparison", "way", "ms", "times as fast", "lowest-highest"], rows, numbers=["ms", "times as fast"])
