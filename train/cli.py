@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "prompt": Command("prompt", "continue a text, or name a picture"),
     "inspect": Command("inspect", "show a run or a dataset token by token"),
     "bench rollout": Command("bench_rollout", "measure how fast a model acts, by slots, context and action size"),
+    "bench train": Command("bench_train", "measure training steps, and what single decisions are worth"),
     "bench data": Command("bench_data", "measure how fast data become streams, and how soon commands answer"),
     "verify": Command("verify", "check every hash and schema of a run or a dataset; repairs nothing"),
     "doctor": Command("doctor", "versions, extras, device, speed, disk, and what is wrong with them"),
