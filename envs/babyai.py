@@ -20,6 +20,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from gato_lite.config import TokenSpec
+from gato_lite.envs.babyai_planner import Planner
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError
 
 MAX_STEPS: Final = 128
@@ -46,25 +47,34 @@ class Quiet(gym.Wrapper[Any, Any, Any, Any]):  # Any: a Dict observation
 
 
 class Bot:
-    """minigrid's bot, which knows the whole level and follows what was really done."""
+    """The planner of `babyai_planner` where it knows a way; from where it knows none, minigrid's bot.
+
+    The bot knows the whole level and follows what was really done.
+    """
 
     def __init__(self, env: AnyEnv) -> None:
         from minigrid.utils.baby_ai_bot import BabyAIBot
 
         self.env = env
+        self.planner = Planner(env)
         self.make: Callable[[Any], Any] = BabyAIBot  # Any: minigrid has no types
         self.bot: Any = None
 
     def reset(self) -> None:
         """Read the mission of the level that the environment is in."""
         self.bot = None
+        self.planner.reset()
 
     def act(self, observation: Any, previous_action: Any) -> Any:
         """The next action of the bot's plan, planned again after an action that was not its own."""
         del observation
         try:
             if self.bot is None:
+                planned = self.planner.act()
+                if planned is not None:
+                    return planned
                 self.bot = self.make(self.env)
+                previous_action = None  # a new bot has planned nothing yet
             return int(self.bot.replan(None if previous_action is None else int(previous_action)))
         except ExpertFailedError:
             raise
