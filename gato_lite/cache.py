@@ -26,6 +26,7 @@ from torch import Tensor
 from gato_lite.attention import attend
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate
+from gato_lite.words import Words, last_run
 
 CALL_WORTH: Final = 64
 """Positions of padding that cost a row less than an attention call of its own."""
@@ -75,6 +76,8 @@ class Decoder:
         self._dtype = gato.transformer.norm.weight.dtype
         self._keys = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
         self._values = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
+        self._ids = np.zeros((n_row, self.context_length), np.int32)
+        """(B, C) tokens that each row holds, up to its cursor."""
         self._causal: dict[int, Tensor] = {}
         """By n, (n, C): what each of the last n of C tokens may see."""
 
@@ -106,8 +109,10 @@ class Decoder:
             mixed = attend(query, key, value, offsets)
             return mixed[ends] if layer == last_layer else mixed
 
-        tokens = self.gato.token_tensors(concatenate([documents[index] for index in order]))
-        hidden = self.gato.hidden(tokens, torch.from_numpy(positions).to(self.gato.device), over_documents, ends)
+        tokens = concatenate([documents[index] for index in order])
+        self._ids[np.repeat(np.asarray(rows, np.int64)[order], lengths[order]), positions] = tokens.ids
+        made = self.gato.token_tensors(tokens, self.gato.last_words(tokens.ids, lengths[order]))
+        hidden = self.gato.hidden(made, torch.from_numpy(positions).to(self.gato.device), over_documents, ends)
         self.cursors[np.asarray(rows)] = lengths
         return hidden[torch.from_numpy(np.argsort(order)).to(self.gato.device)]
 
@@ -148,7 +153,9 @@ class Decoder:
             return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
         moved = torch.from_numpy(positions).to(device)
-        hidden = self.gato.hidden(self.gato.token_tensors(tokens), moved, over_cache, some)
+        made = self.gato.token_tensors(tokens, self._words(row_array, tokens.ids, count_array))
+        self._ids[np.repeat(row_array, count_array), positions] = tokens.ids
+        hidden = self.gato.hidden(made, moved, over_cache, some)
         self.cursors[row_array] = before + count_array
         return hidden
 
@@ -167,6 +174,21 @@ class Decoder:
                 mask = mask.repeat(*[1] * (mask.ndim - 2), n_shared, 1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return mixed.reshape(len(k), n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)
+
+    def _words(self, rows: npt.NDArray[np.int64], ids: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> Words:
+        """What was last said before each new patch, in what a row holds or among what is new."""
+        vocabulary = self.gato.vocabulary
+        if not (ids == vocabulary.patch).any():
+            return self.gato.last_words(ids[:0], counts[:0])
+        runs = []
+        lengths = np.empty(len(rows), np.int64)
+        for index, (row, new) in enumerate(zip(rows.tolist(), np.split(ids, np.cumsum(counts)[:-1]), strict=True)):
+            said = last_run(
+                self._ids[row, : self.cursors[row]], n_text=vocabulary.text_ids.stop, other_id=vocabulary.separator
+            )
+            runs += [said, new]
+            lengths[index] = len(said) + len(new)
+        return self.gato.last_words(np.concatenate(runs), lengths)
 
     def rewind(self, row: int, n_token: int) -> None:
         """Forgets the last tokens of a row."""

@@ -29,6 +29,7 @@ LIMITS: Final = {
     "context_length": (1, 2**24),
     "patch_size": (1, 1024),
     "grid_size": (0, 1024),
+    "n_grid_head": (0, 256),
     "d_encoder": (1, 65_536),
     "n_local": (1, 32_768),
     "vocab_size": (1, 2**24),
@@ -91,6 +92,8 @@ class GatoConfig:
     """Local indices with an embedding of their own; later places in an observation share the last."""
     vocab_size: int = 6148
     """Token ids, those of the shipped vocabulary by default."""
+    n_grid_head: int = 0
+    """Heads with which a grid is looked at for what was last said; 0 means it is not."""
     n_kv_head: int | None = None
     """Heads of keys and values, each shared by n_head / n_kv_head heads of queries; None means one for each."""
 
@@ -129,9 +132,9 @@ class GatoConfig:
 
 
 PRESETS: Final[dict[str, GatoConfig]] = {
-    "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512),
-    "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024),
-    "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536),
+    "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512, n_grid_head=4),
+    "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024, n_grid_head=4),
+    "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536, n_grid_head=4),
     "gato-79m": GatoConfig(n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet", grid_size=0),
     "gato-364m": GatoConfig(n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet", grid_size=0),
     "gato-1.18b": GatoConfig(n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet", grid_size=0),

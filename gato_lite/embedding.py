@@ -19,7 +19,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from gato_lite.config import CHUNK_WIDTH, MAX_CHANNELS, GatoConfig
+from gato_lite.glance import Glance, WordTensors
 from gato_lite.sequence import PATCH_PLACES, Tokens, patch_places
+from gato_lite.words import Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class PatchGroup:
     """(P,) tokens of the stream that these patches are."""
     places: Tensor
     """(P, 2) row and column indices in the image, quantised to 128."""
+    runs: Tensor
+    """(P,) run of `TokenTensors.words` that each patch follows; −1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,8 @@ class TokenTensors:
     """(C, 32) float32."""
     chunk_rows: Tensor
     """(C,) tokens of the stream that the chunks are."""
+    words: WordTensors
+    """What was last said before the patches."""
 
     def to(self, device: torch.device) -> TokenTensors:
         """The same on `device`."""
@@ -57,20 +63,25 @@ class TokenTensors:
             ids=move(self.ids),
             local=move(self.local),
             patch_groups=tuple(
-                PatchGroup(pixels=move(g.pixels), rows=move(g.rows), places=move(g.places)) for g in self.patch_groups
+                PatchGroup(pixels=move(g.pixels), rows=move(g.rows), places=move(g.places), runs=move(g.runs))
+                for g in self.patch_groups
             ),
             chunks=move(self.chunks),
             chunk_rows=move(self.chunk_rows),
+            words=self.words.to(device),
         )
 
 
-def to_tensors(tokens: Tokens, *, patch_id: int, chunk_id: int, generator: np.random.Generator | None) -> TokenTensors:
+def to_tensors(
+    tokens: Tokens, *, patch_id: int, chunk_id: int, words: Words, generator: np.random.Generator | None
+) -> TokenTensors:
     """`tokens` as tensors.
 
     Args:
         tokens: any run of tokens.
         patch_id: the vocabulary's patch token.
         chunk_id: the vocabulary's chunk token.
+        words: what was last said before each patch.
         generator: draws patch places as in training; None takes the middle of each interval, as in evaluation.
     """
     places = patch_places(tokens.patch_intervals, generator)
@@ -90,6 +101,7 @@ def to_tensors(tokens: Tokens, *, patch_id: int, chunk_id: int, generator: np.ra
                 pixels=torch.from_numpy(np.require(pixels, None, ["C", "W"]).reshape(len(members), *shape.tolist())),
                 rows=torch.from_numpy(rows[members]),
                 places=torch.from_numpy(places[members]),
+                runs=torch.from_numpy(words.of_patch[members]),
             )
         )
     return TokenTensors(
@@ -98,6 +110,11 @@ def to_tensors(tokens: Tokens, *, patch_id: int, chunk_id: int, generator: np.ra
         patch_groups=tuple(groups),
         chunks=torch.from_numpy(np.require(tokens.chunks, None, ["C", "W"])),
         chunk_rows=torch.from_numpy(np.flatnonzero(tokens.ids == chunk_id)),
+        words=WordTensors(
+            ids=torch.from_numpy(words.ids),
+            runs=torch.from_numpy(words.runs),
+            places=torch.from_numpy(words.places),
+        ),
     )
 
 
@@ -211,6 +228,7 @@ class Embedding(nn.Module):
         self.patch_columns = nn.Embedding(PATCH_PLACES, config.d_model)
         self.grid_size = min(config.grid_size, config.patch_size)
         self.grids = MlpPatch(config, self.grid_size) if self.grid_size else None
+        self.glance = Glance(config, self.grid_size) if self.grid_size and config.n_grid_head else None
         self.patches: nn.Module
         match config.patch_encoder:
             case "mlp":
@@ -232,6 +250,8 @@ class Embedding(nn.Module):
         """
         places = tokens.local.clamp(max=self.locals.num_embeddings - 1)
         x: Tensor = self.tokens(tokens.ids) + self.locals(places)  # (T, D)
+        looks = self.glance is not None and len(tokens.words.ids) > 0
+        asked = self.glance.queries(tokens.words, self.tokens.weight) if self.glance is not None and looks else None
         for group in tokens.patch_groups:
             if max(group.pixels.shape[1:3]) > self.patch_size:
                 raise ValueError(
@@ -239,13 +259,24 @@ class Embedding(nn.Module):
                     f"got {group.pixels.shape[1]}×{group.pixels.shape[2]}; lower TokenSpec.patch_size"
                 )
             position = self.patch_rows(group.places[:, 0]) + self.patch_columns(group.places[:, 1])
-            is_grid = self.grids is not None and max(group.pixels.shape[1:3]) <= self.grid_size
-            encoded = self.grids(group.pixels) if self.grids is not None and is_grid else self.patches(group.pixels)
-            x = x.index_add(0, group.rows, (encoded + position).to(x.dtype))
+            x = x.index_add(0, group.rows, (self._encoded(group, asked) + position).to(x.dtype))
         if len(tokens.chunks):
             encoded = self.chunk_outward(F.gelu(self.chunk_inward(tokens.chunks), approximate="tanh"))
             x = x.index_add(0, tokens.chunk_rows, encoded.to(x.dtype))
         return x
+
+    def _encoded(self, group: PatchGroup, asked: Tensor | None) -> Float[Tensor, "P D"]:
+        """The patches of a group without their places; `asked` are the queries of the runs of words, (R, H, Q)."""
+        if self.grids is None or max(group.pixels.shape[1:3]) > self.grid_size:
+            encoded: Tensor = self.patches(group.pixels)
+            return encoded
+        whole: Tensor = self.grids(group.pixels)
+        if self.glance is None:
+            return whole
+        if asked is not None:
+            asked = asked[group.runs.clamp(min=0)] * (group.runs >= 0)[:, None, None]  # (P, H, Q)
+        glanced: Tensor = whole + self.glance(group.pixels, whole, asked)
+        return glanced
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None) -> None:
@@ -255,7 +286,8 @@ class Embedding(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
-                module.bias.zero_()
+                if module.bias is not None:
+                    module.bias.zero_()
             elif isinstance(module, LinearPatch):
                 module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=generator)
                 module.bias.zero_()
@@ -264,3 +296,5 @@ class Embedding(nn.Module):
                 module.weight.normal_(0.0, fan_in**-0.5, generator=generator)
                 assert module.bias is not None
                 module.bias.zero_()
+        if self.glance is not None:
+            self.glance.initialise(generator)

@@ -10,10 +10,12 @@ Source: Reed et al. 2022, sections 2.2 and 2.3, equation (1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
@@ -25,6 +27,7 @@ from gato_lite.embedding import Embedding, TokenTensors, to_tensors
 from gato_lite.sequence import Stream, Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.transformer import AttentionOver, Transformer
+from gato_lite.words import Words, last_words
 
 if TYPE_CHECKING:
     from gato_lite.run import TaskFormat
@@ -138,11 +141,21 @@ class Gato(nn.Module):
         """Scalars that every token is multiplied with: the blocks, without tables and encoders."""
         return sum(parameter.numel() for parameter in self.transformer.parameters())
 
-    def token_tensors(self, tokens: Tokens, generator: np.random.Generator | None = None) -> TokenTensors:
-        """`tokens` on this model's device; without a `generator`, patch places are the middle of their interval."""
+    def token_tensors(self, tokens: Tokens, words: Words | None = None) -> TokenTensors:
+        """`tokens` on this model's device, patch places in the middle of their interval.
+
+        Args:
+            tokens: any run of tokens.
+            words: what was last said before each patch; None where the tokens are one document.
+        """
         vocabulary = self.vocabulary
-        made = to_tensors(tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator)
+        words = self.last_words(tokens.ids, [len(tokens)]) if words is None else words
+        made = to_tensors(tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, words=words, generator=None)
         return made.to(self.device) if self.device.type != "cpu" else made
+
+    def last_words(self, ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64] | Sequence[int]) -> Words:
+        """What was last said before each patch, in documents of those lengths laid end to end."""
+        return last_words(ids, lengths, n_text=self.vocabulary.text_ids.stop, patch_id=self.vocabulary.patch)
 
     def hidden(
         self, tokens: TokenTensors, positions: Tensor, attention_over: AttentionOver, rows: Tensor | None = None
@@ -237,7 +250,15 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
             )
     positions = np.arange(len(stream.target)) - np.repeat(stream.offsets[:-1], stream.lengths)
     return StreamTensors(
-        tokens=to_tensors(stream.tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, generator=generator),
+        tokens=to_tensors(
+            stream.tokens,
+            patch_id=vocabulary.patch,
+            chunk_id=vocabulary.chunk,
+            words=last_words(
+                stream.tokens.ids, stream.lengths, n_text=vocabulary.text_ids.stop, patch_id=vocabulary.patch
+            ),
+            generator=generator,
+        ),
         positions=torch.from_numpy(positions),
         offsets=stream.offsets,
         targets=tuple(groups),

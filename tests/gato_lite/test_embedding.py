@@ -23,7 +23,9 @@ def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.nda
 
 def tensors(gato: Gato, tokens: Tokens, seed: int | None = None) -> TokenTensors:
     generator = None if seed is None else np.random.default_rng(seed)
-    return to_tensors(tokens, patch_id=gato.vocabulary.patch, chunk_id=gato.vocabulary.chunk, generator=generator)
+    vocabulary = gato.vocabulary
+    words = gato.last_words(tokens.ids, [len(tokens)])
+    return to_tensors(tokens, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk, words=words, generator=generator)
 
 
 def test_pixels_from_minus_one_to_one() -> None:
