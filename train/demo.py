@@ -76,17 +76,17 @@ TASKS: Final[dict[str, Part]] = {
     "toy/FrozenLake8x8": Part(300, 0.1),
     "toy/Taxi": Part(2000, 0.25),
     "toy/CliffWalking": Part(100, 0.05),
-    "babyai/GoToRedBallGrey": Part(1000, 0.25),
-    "babyai/GoToRedBall": Part(1000, 0.3),
+    "babyai/GoToRedBallGrey": Part(1000, 0.2),
+    "babyai/GoToRedBall": Part(1000, 0.2),
     "babyai/GoToObj": Part(1000, 0.2),
-    "babyai/GoToLocal": Part(3000, 0.9),
+    "babyai/GoToLocal": Part(3000, 0.6),
     "babyai/OpenDoor": Part(1500, 0.4),
     "babyai/OpenRedDoor": Part(500, 0.1),
-    "babyai/PickupLoc": Part(4000, 1.3),
-    "babyai/PutNextLocal": Part(5000, 1.6),
+    "babyai/PickupLoc": Part(4000, 0.9),
+    "babyai/PutNextLocal": Part(6000, 1.6),
     "babyai/UnlockLocal": Part(1500, 0.6, 200),
     "babyai/GoToDoor": Part(1500, 0.45),
-    "sokoban/Sokoban7x7": Part(12000, 1.8),
+    "sokoban/Sokoban7x7": Part(16000, 2.4),
 }
 """What the demo learns to control."""
 LANGUAGE: Final[dict[str, float]] = {"emoji": 4.0, "text": 0.6}
