@@ -2,9 +2,9 @@
 
 A symbolic grid is one token, made before the model has read anything. A mission such as "go to the blue ball" asks for
 one of its cells, and to find that cell in one vector of the whole grid takes a rule for every object at every place:
-alone on GoToLocal a model was still near 0.35 nats after 600 steps, its actions hardly depending on the mission. Here
-each head pools the words that it cares for into a query over the cells, so that a rule learnt for one object and place
-holds for all: 0.12 nats after 130 steps' worth of the same level (docs/experiments.md).
+models whose actions hardly depended on the mission reached their goals by wandering. Here each head pools the words
+that it cares for into a query over the cells, so that a rule learnt for one object and place holds for all. With it
+PutNextLocal is solved in 0.97 of episodes where it had been in 0.18 (docs/experiments.md).
 Differs from the paper, whose patches know nothing of the text before them.
 
 Source: Vaswani et al. 2017, section 3.2.2 (heads); Perez et al. 2018, "FiLM" (observations read in the light of text).
@@ -74,8 +74,9 @@ class Glance(nn.Module):
         n_run = int(words.runs[-1]) + 1
         embedded = F.layer_norm(F.embedding(words.ids, table), table.shape[1:])  # (W, D)
         weights = self.word_weight(embedded) + self.place_weight[words.places.clamp(max=MAX_PLACES - 1)]  # (W, H)
-        highest = weights.detach().new_zeros(n_run, self.n_head)
-        highest = highest.index_reduce(0, words.runs, weights.detach(), "amax", include_self=False)
+        of_run = words.runs[:, None].expand(-1, self.n_head)
+        fixed = weights.detach()
+        highest = fixed.new_zeros(n_run, self.n_head).scatter_reduce(0, of_run, fixed, "amax", include_self=False)
         shares = (weights - highest[words.runs]).exp()
         total = shares.new_zeros(n_run, self.n_head).index_add(0, words.runs, shares)
         summed = shares.new_zeros(n_run, self.n_head, table.shape[1])

@@ -1,7 +1,7 @@
 """Optimisers and the learning-rate schedule.
 
-`muon` orthogonalises the momentum of the blocks' matrices (Jordan et al. 2024, "Muon") and leaves tables, encoders
-and norms to AdamW. Written out because torch's own always iterates in bfloat16, which a CPU without bfloat16 matmuls
+`muon` orthogonalises the momentum of linear and convolution layers (Jordan et al. 2024, "Muon"), of the blocks and of
+the encoders, and leaves tables, norms and biases to AdamW. Written out because torch's own always iterates in bfloat16, which a CPU without bfloat16 matmuls
 emulates.
 
 Source: Loshchilov & Hutter 2019 (AdamW, cosine); Reed et al. 2022, appendix C.1 (warm-up, then cosine).
@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
+from gato_lite.embedding import LinearPatch
 from gato_lite.model import Gato
 
 SQUARES: Final = 1 << 26
@@ -26,7 +27,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose every update is made an orthogonal matrix.
 
     Args:
-        params: matrices.
+        params: matrices; of more dimensions (convolutions), a matrix with a row for each output.
         lr: step length; an update's root mean square is `lr · 0.2`, about AdamW's.
         momentum: Nesterov momentum.
         weight_decay: decoupled, times `lr`.
@@ -44,10 +45,10 @@ class Muon(torch.optim.Optimizer):
         """One update of every matrix that has a gradient."""
         for group in self.param_groups:
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-            updates = orthogonalise([self._direction(parameter, group["momentum"]) for parameter in trained])
+            updates = orthogonalise([self._direction(parameter, group["momentum"]).flatten(1) for parameter in trained])
             for parameter, update in zip(trained, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-0.2 * max(parameter.shape) ** 0.5 * group["lr"])
+                parameter.add_(update.view_as(parameter), alpha=-0.2 * max(update.shape) ** 0.5 * group["lr"])
 
     def _direction(self, parameter: nn.Parameter, decay: float) -> Tensor:
         """Nesterov momentum after this step's gradient."""
@@ -100,14 +101,16 @@ def _orthogonalise_wide(matrices: Sequence[Tensor], n_step: int) -> list[Tensor]
 
 
 class Optimiser:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest, with one schedule.
+    """AdamW for everything, or Muon for the weights of linear and convolution layers and AdamW for the rest.
+
+    Both follow one schedule.
 
     Args:
         gato: whose weights are trained.
         name: `adamw` or `muon`.
         learning_rate: peak of AdamW.
         matrix_learning_rate: peak of Muon.
-        weight_decay: of matrices; tables, norms and biases have none.
+        weight_decay: of linear and convolution layers; tables, norms and biases have none.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class Optimiser:
         matrix_learning_rate: float,
         weight_decay: float,
     ) -> None:
-        matrices = [p for p in gato.transformer.parameters() if p.ndim == 2]
+        layers = (nn.Linear, nn.Conv2d, LinearPatch)
+        matrices = [module.weight for module in gato.modules() if isinstance(module, layers)]
         chosen = {id(parameter) for parameter in matrices}
         rest = [p for p in gato.parameters() if id(p) not in chosen]
         groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": 0.0}]

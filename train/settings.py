@@ -24,7 +24,7 @@ class TrainConfig:
     tokens_per_step: int = 2048
     """Tokens in one step's stream."""
     optimiser: Literal["adamw", "muon"] = "adamw"
-    """AdamW for everything, or Muon for the blocks' matrices."""
+    """AdamW for everything, or Muon for linear and convolution layers."""
     learning_rate: float = 3e-3
     """Peak of AdamW."""
     matrix_learning_rate: float = 1e-2
@@ -32,7 +32,7 @@ class TrainConfig:
     augment: bool = False
     """Whether pictures are turned, scaled, shifted and recoloured a little each time they are drawn."""
     weight_decay: float = 0.01
-    """Decoupled, of the blocks' matrices."""
+    """Decoupled, of linear and convolution layers."""
     warmup_steps: int = 100
     """Steps over which the rate rises to its peak."""
     gradient_clip: float = 1.0

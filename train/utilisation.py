@@ -12,6 +12,7 @@ import time
 import numpy as np
 import torch
 
+from gato_lite.glance import D_CELL, D_KEY, D_VALUE
 from gato_lite.model import Gato, StreamTensors
 
 
@@ -48,7 +49,20 @@ def step_flops(gato: Gato, stream: StreamTensors) -> float:
             + (32 + config.d_model) * len(stream.tokens.chunks)
         )
     )
-    return blocks + attention + head + encoders
+    return blocks + attention + head + encoders + _glance_flops(gato, stream)
+
+
+def _glance_flops(gato: Gato, stream: StreamTensors) -> float:
+    """Of looking at grids with what was last said: keys, values and scores of every cell, queries and the way out."""
+    config = gato.config
+    if gato.embedding.glance is None:
+        return 0.0
+    width = config.n_grid_head * (D_KEY + D_VALUE)
+    return sum(
+        6.0 * len(group.rows) * width * (group.pixels.shape[1] * group.pixels.shape[2] * (D_CELL + 1) + config.d_model)
+        for group in stream.tokens.patch_groups
+        if max(group.pixels.shape[1:3]) <= gato.embedding.grid_size
+    )
 
 
 def _classes(gato: Gato, modality: int) -> int:
