@@ -89,7 +89,7 @@ TASKS: Final[dict[str, Part]] = {
     "sokoban/Sokoban7x7": Part(16000, 2.4),
 }
 """What the demo learns to control."""
-LANGUAGE: Final[dict[str, float]] = {"emoji": 4.0, "text": 0.6}
+LANGUAGE: Final[dict[str, float]] = {"emoji": 5.0, "text": 0.6}
 """Shipped data and its share of the training tokens."""
 
 

@@ -1,8 +1,8 @@
 """Optimisers and the learning-rate schedule.
 
 `muon` orthogonalises the momentum of linear and convolution layers (Jordan et al. 2024, "Muon"), of the blocks and of
-the encoders, and leaves tables, norms and biases to AdamW. Written out because torch's own always iterates in bfloat16, which a CPU without bfloat16 matmuls
-emulates.
+the encoders, and leaves tables, norms and biases to AdamW. Written out because torch's own always iterates in bfloat16,
+which a CPU without bfloat16 matmuls emulates.
 
 Source: Loshchilov & Hutter 2019 (AdamW, cosine); Reed et al. 2022, appendix C.1 (warm-up, then cosine).
 """
