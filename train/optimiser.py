@@ -123,8 +123,8 @@ class Optimiser:
         weight_decay: float,
     ) -> None:
         layers = (nn.Linear, nn.Conv2d, LinearPatch)
-        matrices = [module.weight for module in gato.modules() if isinstance(module, layers)]
-        chosen = {id(parameter) for parameter in matrices}
+        chosen = {id(module.weight) for module in gato.modules() if isinstance(module, layers)}
+        matrices = [parameter for parameter in gato.parameters() if id(parameter) in chosen]
         rest = [p for p in gato.parameters() if id(p) not in chosen]
         groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": 0.0}]
         if name == "adamw":

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gato_lite.config import GatoConfig
+from gato_lite.embedding import LinearPatch
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
 from gato_lite.train.optimiser import Muon, Optimiser, orthogonalise, schedule
@@ -107,6 +108,16 @@ def test_weight_decay_is_decoupled() -> None:
     assert torch.equal(untouched.detach(), torch.ones(4, 6))
 
 
+def test_a_convolution_is_a_matrix_with_a_row_for_each_output() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(8, 3, 3, 3, generator=generator)
+    kernel, matrix = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((8, 3, 3, 3), (8, 27)))
+    kernel.grad, matrix.grad = gradient, gradient.flatten(1)
+    Muon([kernel], lr=0.1).step()
+    Muon([matrix], lr=0.1).step()
+    assert torch.equal(kernel.detach().flatten(1), matrix.detach())
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_every_weight_is_trained_once(name: str) -> None:
     gato = Gato(CONFIG)
@@ -115,7 +126,10 @@ def test_every_weight_is_trained_once(name: str) -> None:
     trained = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(trained) == sorted(map(id, gato.parameters()))
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    assert decayed == {id(p) for p in gato.transformer.parameters() if p.ndim == 2}
+    layers = (torch.nn.Linear, torch.nn.Conv2d, LinearPatch)
+    assert decayed == {id(module.weight) for module in gato.modules() if isinstance(module, layers)}
+    assert {id(p) for p in gato.transformer.parameters() if p.ndim == 2} < decayed  # the encoders' are more
+    assert id(gato.embedding.tokens.weight) not in decayed
     matrices = [group for part in made._optimisers if isinstance(part, Muon) for group in part.param_groups]
     assert bool(matrices) == (name == "muon")
 
