@@ -30,7 +30,7 @@ from gato_lite.model import Gato
 from gato_lite.run import find_format
 from gato_lite.sampling import Legal, Sampler
 from gato_lite.sequence import Tokens, concatenate, plain, select, split
-from gato_lite.spaces import AnySpace
+from gato_lite.spaces import AnySpace, require_leaf
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -431,6 +431,7 @@ class Policy:
         spec, instruction = find_format(self.gato.formats, seen, done, task, quiet=given is not None)
         spec = spec if given is None else given
         vocabulary = self.gato.vocabulary
+        require_leaf(seen, "observation space")
         action = SpaceTokenizer(done, vocabulary, action=True)
         language = _Language(
             observation=SpaceTokenizer(seen, vocabulary, spec=spec),

@@ -516,3 +516,8 @@ def test_the_last_token_of_a_text_action_costs_no_forward_of_its_own(gato: Gato)
         split(plain(policy.window().ids[1:]), np.ones(len(policy.window()) - 1, int), patch_id=-1, chunk_id=-1)
     )
     assert len(rows) == n_first - 1
+
+
+def test_an_observation_space_without_values_is_refused(gato: Gato) -> None:
+    with pytest.raises(ValueError, match="observation space: expected at least one leaf"):
+        Policy(gato, spaces.Dict(), spaces.Discrete(2))
