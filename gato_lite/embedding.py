@@ -250,8 +250,9 @@ class Embedding(nn.Module):
         """
         places = tokens.local.clamp(max=self.locals.num_embeddings - 1)
         x: Tensor = self.tokens(tokens.ids) + self.locals(places)  # (T, D)
-        looks = self.glance is not None and len(tokens.words.ids) > 0
-        asked = self.glance.queries(tokens.words, self.tokens.weight) if self.glance is not None and looks else None
+        asked = None
+        if self.glance is not None and len(tokens.words.ids):
+            asked = self.glance.queries(tokens.words, self.tokens.weight)
         for group in tokens.patch_groups:
             if max(group.pixels.shape[1:3]) > self.patch_size:
                 raise ValueError(

@@ -51,7 +51,8 @@ def last_words(
     run = np.cumsum(begins) - 1  # (T,) last run begun
     of_patch = run[patches]
     document = np.searchsorted(ends, patches, side="right")
-    of_patch[(of_patch < 0) | (starts[of_patch] < firsts[document]) if len(starts) else slice(None)] = -1
+    if len(starts):
+        of_patch[starts[of_patch] < firsts[document]] = -1  # said in another document
     used, of_used = np.unique(of_patch[of_patch >= 0], return_inverse=True)
     of_patch[of_patch >= 0] = of_used
     kept = np.flatnonzero(text & np.isin(run, used)) if len(used) else np.zeros(0, np.int64)
