@@ -14,6 +14,7 @@ from typing import Final, Literal
 from gato_lite.names import unknown_name
 
 LeafKind = Literal["text", "image", "chunks", "bins", "integer"]
+PatchEncoder = Literal["mlp", "linear", "conv", "resnet", "tnt"]
 
 CHUNK_WIDTH: Final = 32
 """Scalars in one chunk token."""
@@ -80,8 +81,9 @@ class GatoConfig:
     """Width of the feed-forward layer."""
     context_length: int = 1024
     """Longest document in tokens."""
-    patch_encoder: Literal["mlp", "linear", "conv", "resnet"] = "mlp"
-    """Network that embeds a patch: a hidden layer, ViT's projection, strided convolutions, or GATO's residual block."""
+    patch_encoder: PatchEncoder = "mlp"
+    """Network that embeds a patch: a hidden layer, ViT's projection, strided convolutions, GATO's residual block, or
+    Transformer in Transformer."""
     patch_size: int = 16
     """Side of the largest patch in pixels."""
     grid_size: int = 8

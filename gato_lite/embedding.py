@@ -1,15 +1,10 @@
 """Tokens → vectors: a table for ids, an encoder for patches, an encoder for chunks, and where each token stands.
 
-Patches come in as uint8 and are turned into numbers here, on the device. A patch smaller than the model's patch size
-(an edge patch, a 7×7 grid) uses the corner of the encoder's weights that it covers: the same as padding it with the
-mid-grey that encodes to zero, without the arithmetic.
-
-Source: Reed et al. 2022, section 2.2 and appendix C.2, C.3; Dosovitskiy et al. 2020 (linear patches).
+Source: Reed et al. 2022, section 2.2 and appendix C.3.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +13,9 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from gato_lite.config import CHUNK_WIDTH, MAX_CHANNELS, GatoConfig
+from gato_lite.config import CHUNK_WIDTH, GatoConfig
 from gato_lite.glance import Glance, WordTensors
+from gato_lite.patches import LinearPatch, MlpPatch, TransformerPatch, patch_encoder
 from gato_lite.sequence import PATCH_PLACES, Tokens, patch_places
 from gato_lite.words import Words
 
@@ -118,104 +114,6 @@ def to_tensors(
     )
 
 
-def scale_pixels(pixels: UInt8[Tensor, "P h w c"]) -> Float[Tensor, "P h w c"]:
-    """Pixels from [0, 255] to [-1, 1].
-
-    Differs from the paper, which also divides by the square root of the patch size: the encoders' own initial scale
-    makes up for it.
-    """
-    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
-
-
-class LinearPatch(nn.Module):
-    """ViT's projection: a patch is a vector of its pixels."""
-
-    def __init__(self, side: int, d_out: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(d_out, side, side, MAX_CHANNELS))
-        self.bias = nn.Parameter(torch.zeros(d_out))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(P, h, w, c) uint8 to (P, D)."""
-        _, height, width, channels = pixels.shape
-        weight = self.weight[:, :height, :width, :channels].reshape(len(self.weight), -1)
-        return F.linear(scale_pixels(pixels).flatten(1), weight, self.bias)
-
-
-class MlpPatch(nn.Module):
-    """One hidden layer over the pixels: the cheapest non-linear patch encoder."""
-
-    def __init__(self, config: GatoConfig, side: int) -> None:
-        super().__init__()
-        self.inward = LinearPatch(side, config.d_encoder)
-        self.outward = nn.Linear(config.d_encoder, config.d_model)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(P, h, w, c) uint8 to (P, D)."""
-        embedded: Tensor = self.outward(F.gelu(self.inward(pixels), approximate="tanh"))
-        return embedded
-
-
-class ConvPatch(nn.Module):
-    """Three strided convolutions, then a projection: the cheapest encoder that tolerates a shift.
-
-    Measured on naming emoji in an unseen drawing style, alone on the data: 0.27 right when trained by Muon, 0.08 by a
-    hidden layer over 16×16 patches that had learnt every training picture by heart (docs/experiments.md).
-    """
-
-    def __init__(self, config: GatoConfig) -> None:
-        super().__init__()
-        self.side = config.patch_size
-        widths = (MAX_CHANNELS, 32, 64, 128)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(widths)
-        )
-        cells = -(-self.side // 8)
-        self.inward = nn.Linear(widths[-1] * cells * cells, config.d_encoder)
-        self.outward = nn.Linear(config.d_encoder, config.d_model)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(P, h, w, c) uint8 to (P, D)."""
-        x = _padded(pixels, self.side)  # (P, 4, side, side)
-        for convolution in self.convolutions:
-            x = F.gelu(convolution(x), approximate="tanh")
-        embedded: Tensor = self.outward(F.gelu(self.inward(x.flatten(1)), approximate="tanh"))
-        return embedded
-
-
-def _padded(pixels: Tensor, side: int) -> Tensor:
-    """(P, h, w, c) uint8 to (P, 4, side, side) in [-1, 1], zero where there is no pixel."""
-    _, height, width, channels = pixels.shape
-    x = scale_pixels(pixels).permute(0, 3, 1, 2)  # (P, c, h, w)
-    return F.pad(x, (0, side - width, 0, side - height, 0, MAX_CHANNELS - channels))
-
-
-class ResNetPatch(nn.Module):
-    """GATO's residual convolution block (pre-activation, group norm, GELU), then a projection of 4×4 cells.
-
-    Differs from the paper, which does not say how the block's output becomes one vector: features are averaged over
-    a 4×4 grid before the projection, because projecting all 16×16×64 of them would be most of the model.
-    """
-
-    def __init__(self, config: GatoConfig) -> None:
-        super().__init__()
-        self.side = config.patch_size
-        n_features = 64
-        self.stem = nn.Conv2d(MAX_CHANNELS, n_features, 3, padding=1)
-        self.norms = nn.ModuleList(nn.GroupNorm(32, n_features) for _ in range(2))
-        self.convolutions = nn.ModuleList(nn.Conv2d(n_features, n_features, 3, padding=1) for _ in range(2))
-        self.outward = nn.Linear(n_features * 16, config.d_model)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(P, h, w, c) uint8 to (P, D)."""
-        x = self.stem(_padded(pixels, self.side))  # (P, 64, side, side)
-        branch = x
-        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            branch = convolution(F.gelu(norm(branch)))
-        embedded: Tensor = self.outward(F.adaptive_avg_pool2d(x + branch, 4).flatten(1))
-        return embedded
-
-
 class Embedding(nn.Module):
     """Vectors of a run of tokens: (T, D)."""
 
@@ -229,16 +127,7 @@ class Embedding(nn.Module):
         self.grid_size = min(config.grid_size, config.patch_size)
         self.grids = MlpPatch(config, self.grid_size) if self.grid_size else None
         self.glance = Glance(config, self.grid_size) if self.grid_size and config.n_grid_head else None
-        self.patches: nn.Module
-        match config.patch_encoder:
-            case "mlp":
-                self.patches = MlpPatch(config, config.patch_size)
-            case "linear":
-                self.patches = LinearPatch(config.patch_size, config.d_model)
-            case "conv":
-                self.patches = ConvPatch(config)
-            case "resnet":
-                self.patches = ResNetPatch(config)
+        self.patches = patch_encoder(config)
         self.chunk_inward = nn.Linear(CHUNK_WIDTH, config.d_encoder)
         self.chunk_outward = nn.Linear(config.d_encoder, config.d_model)
 
@@ -297,5 +186,7 @@ class Embedding(nn.Module):
                 module.weight.normal_(0.0, fan_in**-0.5, generator=generator)
                 assert module.bias is not None
                 module.bias.zero_()
+            elif isinstance(module, TransformerPatch):
+                module.initialise(generator)
         if self.glance is not None:
             self.glance.initialise(generator)

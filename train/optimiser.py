@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from gato_lite.embedding import LinearPatch
 from gato_lite.model import Gato
+from gato_lite.patches import LinearPatch
 
 SQUARES: Final = 1 << 26
 """Numbers in the squares that `orthogonalise` works on at once: 256 MiB."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gato_lite.config import PRESETS, GatoConfig
+from gato_lite.config import PRESETS, GatoConfig, PatchEncoder
 from gato_lite.names import unknown_name
 
 
@@ -15,7 +15,7 @@ class TrainConfig:
 
     preset: str = "lite-1m"
     """Model preset."""
-    patch_encoder: Literal["mlp", "linear", "conv", "resnet"] | None = None
+    patch_encoder: PatchEncoder | None = None
     """Patch encoder in place of the preset's."""
     patch_size: int | None = None
     """Side of the largest patch in pixels, in place of the preset's."""

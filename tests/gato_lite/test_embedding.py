@@ -4,17 +4,20 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from gato_lite.embedding import Embedding, TokenTensors, scale_pixels, to_tensors
+from gato_lite.config import PatchEncoder
+from gato_lite.embedding import Embedding, TokenTensors, to_tensors
 from gato_lite.generate import picture_tokens
 from gato_lite.model import Gato
+from gato_lite.patches import scale_pixels
 from gato_lite.sequence import Tokens, concatenate, plain
 
-ENCODERS = ("mlp", "linear", "conv", "resnet")
+ENCODERS = get_args(PatchEncoder)
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

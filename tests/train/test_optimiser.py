@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gato_lite.config import GatoConfig
-from gato_lite.embedding import LinearPatch
 from gato_lite.model import Gato, stream_tensors
+from gato_lite.patches import LinearPatch
 from gato_lite.sequence import Document, lay_out, plain
 from gato_lite.train.optimiser import Muon, Optimiser, orthogonalise, schedule
 
