@@ -3,6 +3,8 @@
 Evaluation seeds begin at `EVALUATION_SEED`; nothing is recorded there. Work is split over processes, each with its own
 copy of the weights and its own slots. The same seed gives the same numbers for the same number of workers.
 
+An episode that its environment broke has no score: it is left out of the means, counted beside them and listed.
+
 Source: Reed et al. 2022, section 4.1 (percentage of expert score); Agarwal et al. 2021 (bootstrap intervals).
 """
 
@@ -23,6 +25,7 @@ from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import load, read_run_config
+from gato_lite.train.console import print_note
 from gato_lite.train.rollout import Outcome, deal, jobs_of, play
 
 SLOTS: Final = 32
@@ -32,9 +35,9 @@ SLOTS: Final = 32
 class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
     """One task."""
 
-    mean: float
-    """Mean of the task's metric: return, or share of episodes with success."""
-    std: float
+    mean: float | None
+    """Mean of the task's metric: return, or share of episodes with success; None where no episode was whole."""
+    std: float | None
     """Standard deviation over episodes."""
     success: float | None
     """Share of episodes with success; None where the task knows none."""
@@ -45,14 +48,26 @@ class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     """Upper end."""
     episodes: int
+    """Whole episodes: what the numbers are means of."""
     seed: int
     """First environment seed."""
     random: float | None = None
     """Mean of a random policy."""
     expert: float | None = None
     """Mean of the expert."""
-    length: float = 0.0
+    length: float | None = 0.0
     """Mean timesteps of an episode."""
+    failed: int = 0
+    """Further episodes that their environment broke."""
+
+
+class FailedEpisode(msgspec.Struct, frozen=True, kw_only=True):
+    """One that is in no mean."""
+
+    task: str
+    seed: int
+    """Of the environment."""
+    why: str
 
 
 class SuiteScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +87,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
     tasks: dict[str, TaskScore]
     suites: dict[str, SuiteScore]
+    failed: list[FailedEpisode] = []
+    """Episodes that their environment broke, by task and seed."""
 
 
 def evaluate_run(
@@ -126,7 +143,10 @@ def evaluator(tasks: Sequence[Task], episodes: int = 8) -> Callable[[Gato], dict
 
     def evaluate(gato: Gato) -> dict[str, float]:
         outcomes = play(gato, jobs_of(scored, episodes, VALIDATION_SEED), n_slot=SLOTS)
-        suites = summarise(scored, outcomes, VALIDATION_SEED).suites
+        scores = summarise(scored, outcomes, VALIDATION_SEED)
+        for episode in scores.failed:
+            print_note(f"failed while evaluating: {episode.task}, seed {episode.seed}: {episode.why}")
+        suites = scores.suites
         return {name: suite.mean for name, suite in suites.items() if suite.mean is not None}
 
     return evaluate
@@ -199,31 +219,39 @@ def summarise(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> 
     suites: dict[str, list[TaskScore]] = {}
     for task in tasks:
         suites.setdefault(task.suite, []).append(scores[task.name])
-    return Scores(tasks=scores, suites={name: _suite(members) for name, members in suites.items()})
+    failed = [
+        FailedEpisode(task=task.name, seed=outcome.seed, why=outcome.failed)
+        for task in tasks
+        for outcome in by_task[task.name]
+        if outcome.failed is not None
+    ]
+    return Scores(tasks=scores, suites={name: _suite(members) for name, members in suites.items()}, failed=failed)
 
 
 def score_task(task: Task, outcomes: Sequence[Outcome], seed: int) -> TaskScore:
-    """The score of one task from its episodes."""
-    successes = [float(outcome.success) for outcome in outcomes if outcome.success is not None]
-    values = np.array(successes if task.metric == "success" else [outcome.total_reward for outcome in outcomes])
+    """The score of one task from its episodes, of those that are whole."""
+    whole = [outcome for outcome in outcomes if outcome.failed is None]
+    successes = [float(outcome.success) for outcome in whole if outcome.success is not None]
+    values = np.array(successes if task.metric == "success" else [outcome.total_reward for outcome in whole])
     random = None if task.random is None else task.random.mean
     expert = None if task.expert_score is None else task.expert_score.mean
     normalised = low = high = None
-    if random is not None and expert is not None and expert > random:
+    if random is not None and expert is not None and expert > random and len(values):
         normalised = float((values.mean() - random) / (expert - random))
         low, high = ((end - random) / (expert - random) for end in bootstrap_interval(values))
     return TaskScore(
-        mean=float(values.mean()),
-        std=float(values.std()),
+        mean=float(values.mean()) if len(values) else None,
+        std=float(values.std()) if len(values) else None,
         success=float(np.mean(successes)) if successes else None,
         normalised=normalised,
         low=low,
         high=high,
-        episodes=len(outcomes),
+        episodes=len(whole),
         seed=seed,
         random=random,
         expert=expert,
-        length=float(np.mean([outcome.length for outcome in outcomes])),
+        length=float(np.mean([outcome.length for outcome in whole])) if whole else None,
+        failed=len(outcomes) - len(whole),
     )
 
 

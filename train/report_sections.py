@@ -82,10 +82,13 @@ def _suite_row(suite: str, score: SuiteScore | None) -> str:
 
 
 def _score_row(name: str, score: TaskScore, low: float, high: float) -> str:
-    is_share = score.success is not None and abs(score.success - score.mean) < 1e-9
+    is_share = score.success is not None and score.success == score.mean
     result = percent(score.mean) if is_share else f"{number(score.mean, 1)} ± {number(score.std, 1)}"
     random, expert = (percent(v) if is_share else number(v, 1) for v in (score.random, score.expert))
     told = f"random {random}, expert {expert}, {score.episodes} episodes"
+    if score.failed:
+        told += f", {score.failed} more failed"
+        result += f" ({score.failed} failed)"
     interval = ""
     if score.low is not None and score.high is not None:
         interval = f"95 % interval {number(score.low)} to {number(score.high)}; "

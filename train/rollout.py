@@ -33,6 +33,8 @@ class Outcome:
     """Timesteps."""
     success: bool | None
     """Whether the goal was reached; None where the task knows none."""
+    failed: str | None = None
+    """What the environment did that no episode can go on from; None where the episode is whole."""
 
 
 class Watcher(Protocol):

@@ -41,7 +41,7 @@ def _tasks(data: ReportData) -> Table:
     table.add_column("result", justify="right")
     table.add_column("expert", justify="right", style="dim")
     for name, score in data.scores.tasks.items():
-        is_share = score.success is not None and abs(score.success - score.mean) < 1e-9
+        is_share = score.success is not None and score.success == score.mean
         interval = "" if score.low is None else f"{number(score.low)}–{number(score.high)}"
         value = score.normalised
         table.add_row(
@@ -49,7 +49,8 @@ def _tasks(data: ReportData) -> Table:
             Text("" if value is None else _bar(value), style="green" if (value or 0.0) >= 0.4 else "yellow"),
             Text(number(value), style="bold"),
             interval,
-            percent(score.mean) if is_share else number(score.mean, 1),
+            (percent(score.mean) if is_share else number(score.mean, 1))
+            + (f", {score.failed} failed" * bool(score.failed)),
             percent(score.expert) if is_share else number(score.expert, 1),
         )
     return table

@@ -96,6 +96,27 @@ def test_suites_are_means_of_their_tasks() -> None:
     assert msgspec.json.decode(msgspec.json.encode(scores), type=type(scores)) == scores
 
 
+@pytest.mark.usefixtures("scale")
+def test_a_failed_episode_is_in_no_mean_and_is_listed() -> None:
+    found = tasks("classic/CartPole", "toy/FrozenLake")
+    broken = [
+        Outcome(task=name, seed=seed, total_reward=90.0, length=3, success=None, failed="step raised KeyError: 'x'")
+        for name, seed in (("classic/CartPole", 9), ("toy/FrozenLake", 4))
+    ]
+    scores = summarise(found, [*broken, *outcomes("classic/CartPole", [20.0, 500.0])], 3)
+    assert scores.tasks["classic/CartPole"] == msgspec.structs.replace(
+        score_task(found[0], outcomes("classic/CartPole", [20.0, 500.0]), 3), failed=1
+    )
+    lake = scores.tasks["toy/FrozenLake"]
+    assert (lake.mean, lake.std, lake.length, lake.normalised, lake.episodes, lake.failed) == (*[None] * 4, 0, 1)
+    assert scores.suites["toy"].mean is None
+    assert [(episode.task, episode.seed, episode.why) for episode in scores.failed] == [
+        ("classic/CartPole", 9, "step raised KeyError: 'x'"),
+        ("toy/FrozenLake", 4, "step raised KeyError: 'x'"),
+    ]
+    assert msgspec.json.decode(msgspec.json.encode(scores), type=type(scores)) == scores
+
+
 def test_the_bootstrap_interval_holds_the_mean() -> None:
     """About 1.96 standard errors on each side."""
     values = np.random.default_rng(0).normal(3.0, 2.0, 400)

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 EXAMPLE: Final = "gato-lite eval runs/first --tasks classic/CartPole --episodes 20 --json scores.json --video films"
 
 STDOUT: Final = Path("-")
+MOST_LISTED: Final = 20
+"""Failed episodes that are told one by one; the JSON has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Score a run's newest checkpoint on seeded episodes that are in no dataset.
 
-    A normalised score is 0 for random actions and 1 for the task's expert; its interval is a 95 % bootstrap one.
+    A normalised score is 0 for random actions and 1 for the task's expert; its interval is a 95 % bootstrap one. An
+    episode that its environment broke is in no score: it is listed, and the exit code is 1.
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
@@ -87,6 +90,25 @@ def run(options: Options) -> None:
         _print_scores(scores)
     if options.video is not None:
         _film(options.run, tasks, options.video, options.seed)
+    _tell_failures(scores)
+
+
+def _tell_failures(scores: Scores) -> None:
+    """Lists the episodes that have no score.
+
+    Raises:
+        RuntimeError: there are any, so that the exit code says so too.
+    """
+    for episode in scores.failed[:MOST_LISTED]:
+        print_note(f"failed: {episode.task}, seed {episode.seed}: {episode.why}")
+    if len(scores.failed) > MOST_LISTED:
+        print_note(f"and {len(scores.failed) - MOST_LISTED} more")
+    if scores.failed:
+        n_all = len(scores.failed) + sum(score.episodes for score in scores.tasks.values())
+        raise RuntimeError(
+            f"{len(scores.failed)} of {n_all} episodes failed in their environments; the scores are of the others "
+            'and the JSON lists each under "failed"; mend the environment, or name other --tasks'
+        )
 
 
 def _check_outputs(options: Options, tasks: Sequence[Task]) -> None:
@@ -138,17 +160,18 @@ def _print_scores(scores: Scores) -> None:
     rows = [
         [
             name,
-            f"{score.mean:.2f} ± {score.std:.2f}",
+            "" if score.mean is None or score.std is None else f"{score.mean:.2f} ± {score.std:.2f}",
             _number(score.normalised),
             "" if score.low is None or score.high is None else f"{score.low:.2f} – {score.high:.2f}",
             _number(score.success),
             _number(score.random),
             _number(score.expert),
             str(score.episodes),
+            str(score.failed or ""),
         ]
         for name, score in scores.tasks.items()
     ]
-    header = ["task", "score", "normalised", "95 %", "success", "random", "expert", "episodes"]
+    header = ["task", "score", "normalised", "95 %", "success", "random", "expert", "episodes", "failed"]
     print_table(header, rows, numbers=header[1:])
     suites = [
         [name, str(suite.n_tasks), _number(suite.mean), _number(suite.median), _number(suite.success)]
