@@ -1,58 +1,21 @@
 """Prompts → text: captions, answers and continuations, many at once without padding.
 
-A prompt is laid out as training documents are: the patches of a picture, if there is one, then text; a text without a
-picture begins with the `end` token, which stands before every document.
+A prompt is laid out as training documents are (`gato_lite.exchange`), and ends where the answer begins.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gato_lite.cache import Decoder
+from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
-from gato_lite.sequence import Tokens, concatenate, plain
-from gato_lite.tokenizers.image import PatchGrid
-from gato_lite.tokenizers.vocabulary import Vocabulary
-
-Picture = npt.NDArray[np.uint8]
-"""(H, W, C) pixels."""
-
-
-def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 16) -> Tokens:
-    """The patches of one (H, W, C) uint8 picture, in raster order.
-
-    Raises:
-        ValueError: it is not such an array.
-    """
-    if picture.ndim != 3 or picture.dtype != np.uint8 or not 1 <= picture.shape[2] <= 4 or not picture.size:
-        raise ValueError(f"a picture must be uint8 (H, W, 1 to 4), got {picture.dtype} {picture.shape}")
-    height, width, channels = picture.shape
-    grid = _patch_grid(height, width, channels, patch_size)
-    return Tokens(
-        ids=np.full(grid.n_patches, vocabulary.patch, np.int32),
-        local=np.arange(1, grid.n_patches + 1, dtype=np.int16),
-        pixels=grid.split(picture[None]).reshape(-1),
-        patch_shapes=grid.shapes,
-        patch_intervals=grid.intervals,
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _patch_grid(height: int, width: int, channels: int, patch_size: int) -> PatchGrid:
-    return PatchGrid(height, width, channels, patch_size)
-
-
-def prompt_tokens(text: str, picture: Picture | None, vocabulary: Vocabulary, patch_size: int = 16) -> Tokens:
-    """A prompt as the beginning of a document."""
-    start = plain([vocabulary.end]) if picture is None else picture_tokens(picture, vocabulary, patch_size)
-    return concatenate([start, plain(vocabulary.text.encode(text))])
+from gato_lite.sequence import Tokens, plain
 
 
 @overload
@@ -108,7 +71,7 @@ def generate(
         return []
     vocabulary = gato.vocabulary
     documents = [
-        prompt_tokens(text, picture, vocabulary, gato.config.patch_size)
+        lay_out_exchanges([Exchange(image=picture, prompt=text)], vocabulary, gato.config.patch_size)[0]
         for text, picture in zip(prompts, images, strict=True)
     ]
     for document in documents:

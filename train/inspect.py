@@ -31,7 +31,7 @@ from gato_lite.config import CHUNK_WIDTH
 from gato_lite.envs.dataset import Dataset, Document
 from gato_lite.envs.format import INFO_FILE
 from gato_lite.envs.seeds import EVALUATION_SEED
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.names import unknown_name
 from gato_lite.run import CONFIG_FILE, TaskFormat, read_run_config, read_vocabulary
 from gato_lite.sequence import Tokens, concatenate, plain

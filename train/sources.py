@@ -19,7 +19,7 @@ from PIL import Image
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.sequence import Document, concatenate, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary

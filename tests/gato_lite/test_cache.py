@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gato_lite.cache import Decoder
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate, plain
 

@@ -12,7 +12,7 @@ import torch
 
 from gato_lite.config import PatchEncoder
 from gato_lite.embedding import Embedding, TokenTensors, to_tensors
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.model import Gato
 from gato_lite.patches import scale_pixels
 from gato_lite.sequence import Tokens, concatenate, plain

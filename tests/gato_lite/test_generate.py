@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gato_lite.generate import generate, picture_tokens, prompt_tokens
+from gato_lite.exchange import Exchange, lay_out_exchanges
+from gato_lite.generate import generate
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, plain
 
@@ -62,7 +63,9 @@ def test_written_text_is_the_uncached_forwards(
     """Through at least two overflows."""
     gato = make(context_length=24, seed=2)
     shown = picture(20, 30) if with_picture else None
-    expected = by_hand(gato, prompt_tokens("The boat", shown, gato.vocabulary), 70, uncached)
+    expected = by_hand(
+        gato, lay_out_exchanges([Exchange(image=shown, prompt="The boat")], gato.vocabulary)[0], 70, uncached
+    )
     assert len(expected) > 50
     assert generate(gato, "The boat", shown, max_tokens=70) == gato.vocabulary.text.decode(np.array(expected, np.int32))
 
@@ -146,22 +149,3 @@ def test_what_is_no_picture(gato: Gato, wrong: np.ndarray) -> None:
 def test_one_picture_for_all_prompts(gato: Gato) -> None:
     shown = picture(9, 9)
     assert generate(gato, ["a", "b"], shown, max_tokens=5) == generate(gato, ["a", "b"], [shown, shown], max_tokens=5)
-
-
-def test_a_prompt_is_laid_out_as_training_documents_are(gato: Gato) -> None:
-    vocabulary = gato.vocabulary
-    pieces = vocabulary.text.encode("a boat").tolist()
-    assert prompt_tokens("a boat", None, vocabulary).ids.tolist() == [vocabulary.end, *pieces]
-    tokens = prompt_tokens("a boat", picture(20, 16), vocabulary)
-    assert tokens.ids.tolist() == [vocabulary.patch, vocabulary.patch, *pieces]
-    assert tokens.local.tolist() == [1, 2, *[0] * len(pieces)]
-    assert tokens.patch_shapes.tolist() == [[16, 16, 3], [4, 16, 3]]
-
-
-def test_patches_are_in_raster_order(gato: Gato) -> None:
-    shown = picture(32, 48)
-    tokens = picture_tokens(shown, gato.vocabulary)
-    assert len(tokens) == 6
-    second = tokens.pixels.reshape(6, 16, 16, 3)[1]
-    assert np.array_equal(second, shown[:16, 16:32])
-    assert tokens.patch_intervals[4].tolist() == pytest.approx([0.5, 1.0, 1 / 3, 2 / 3])

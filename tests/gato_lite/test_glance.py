@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gato_lite.config import GatoConfig
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate, plain
 

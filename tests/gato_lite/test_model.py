@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from gymnasium import spaces
 
 from gato_lite.config import GatoConfig
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.model import MODALITIES, Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, Stream, concatenate, lay_out, plain
 from gato_lite.tokenizers.space import SpaceTokenizer

@@ -13,7 +13,7 @@ from gymnasium import spaces
 import gato_lite
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
-from gato_lite.generate import picture_tokens
+from gato_lite.exchange import picture_tokens
 from gato_lite.sequence import Document
 from gato_lite.spaces import FreeText
 from gato_lite.tokenizers.vocabulary import Vocabulary

@@ -1,0 +1,91 @@
+"""Text and pictures in any order → tokens: one layout for captions, questions, classes, translation, chat and text.
+
+An exchange is what is shown and said, and what is answered: a picture, a prompt and an answer, any of which may be
+missing. A document is one exchange or several:
+
+    a caption            [picture] answer end
+    a question           [picture] prompt answer end
+    a translation        end prompt answer end
+    plain text           end answer end
+    in-context examples  [picture] answer end [picture] answer end …
+    a conversation       end prompt answer end prompt answer end …
+
+Every document begins with `end` or with a picture, and `end` follows every answer: it is how the model says that it is
+done. Prompts and answers are encoded apart, so that a prompt has the same tokens whatever is answered.
+
+Source: Reed et al. 2022, section 2.1 (text, then images; here each where it stands).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gato_lite.sequence import Tokens, concatenate, plain
+from gato_lite.tokenizers.image import PatchGrid
+from gato_lite.tokenizers.vocabulary import Vocabulary
+
+Picture = npt.NDArray[np.uint8]
+"""(H, W, C) pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """What is shown and said, and what is answered."""
+
+    image: Picture | None = None
+    """A picture, seen before the prompt."""
+    prompt: str = ""
+    """What is said to the model."""
+    text: str = ""
+    """What it answers."""
+
+
+def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 16) -> Tokens:
+    """The patches of one (H, W, C) uint8 picture, in raster order.
+
+    Raises:
+        ValueError: it is not such an array.
+    """
+    if picture.ndim != 3 or picture.dtype != np.uint8 or not 1 <= picture.shape[2] <= 4 or not picture.size:
+        raise ValueError(f"a picture must be uint8 (H, W, 1 to 4), got {picture.dtype} {picture.shape}")
+    height, width, channels = picture.shape
+    grid = _patch_grid(height, width, channels, patch_size)
+    return Tokens(
+        ids=np.full(grid.n_patches, vocabulary.patch, np.int32),
+        local=np.arange(1, grid.n_patches + 1, dtype=np.int16),
+        pixels=grid.split(picture[None]).reshape(-1),
+        patch_shapes=grid.shapes,
+        patch_intervals=grid.intervals,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _patch_grid(height: int, width: int, channels: int, patch_size: int) -> PatchGrid:
+    return PatchGrid(height, width, channels, patch_size)
+
+
+def lay_out_exchanges(
+    exchanges: Sequence[Exchange], vocabulary: Vocabulary, patch_size: int = 16
+) -> tuple[Tokens, npt.NDArray[np.bool_]]:
+    """A document, and which of its tokens (T,) are answers or the `end` after one.
+
+    The last exchange's answer may be empty: the document then ends with its prompt and is what `generate` reads.
+    """
+    runs: list[Tokens] = [] if exchanges[0].image is not None else [plain([vocabulary.end])]
+    answers = [np.zeros(len(runs), np.bool_)]
+    for exchange in exchanges:
+        shown = [] if exchange.image is None else [picture_tokens(exchange.image, vocabulary, patch_size)]
+        if exchange.prompt:
+            shown.append(plain(vocabulary.text.encode(exchange.prompt)))
+        runs += shown
+        answers.append(np.zeros(sum(map(len, shown)), np.bool_))
+        if exchange.text:
+            answer = np.append(vocabulary.text.encode(exchange.text), np.int32(vocabulary.end))
+            runs.append(plain(answer))
+            answers.append(np.ones(len(answer), np.bool_))
+    return concatenate(runs), np.concatenate(answers)
