@@ -26,10 +26,11 @@ import msgspec
 from gato_lite.envs.catalogue import Task, find_tasks, references
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
-from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert, time_limit
+from gato_lite.envs.experts import AnyEnv, ExpertFailedError, RandomExpert
 from gato_lite.envs.folder import FolderLock, claim, next_first_part, part_number, sweep
 from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetError, DatasetInfo, Part, read_info, versions
 from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
+from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
 from gato_lite.envs.writer import About, recorded
 from gato_lite.spaces import space_to_json
@@ -361,29 +362,6 @@ def _record_episodes(task: Task, env: AnyEnv, block: Block) -> tuple[Episodes, _
         f"{task.name}: expected {block.episodes} episodes from {BLOCK_SEEDS} seeds from {first}, got {len(kept)}:"
         f" {failed} failed, {skipped} had bad values; the last: {reason}"
     )
-
-
-def play_episode(task: Task, env: AnyEnv, expert: Expert, builder: EpisodeBuilder, seed: int) -> Episodes:
-    """One episode of a task by an expert.
-
-    Raises:
-        ExpertFailedError: the expert is lost, or took longer than the task's limit.
-        BadEpisodeError: a value is bad.
-    """
-    total_reward, ended, action = 0.0, False, None
-    with time_limit(task.time_limit_s):
-        observation, info = env.reset(seed=seed)
-        expert.reset()
-        builder.start(observation, seed)
-        terminated = truncated = False
-        while not ended:
-            action = expert.act(observation, action)
-            observation, reward, terminated, truncated, info = env.step(action)
-            builder.step(action, observation, float(reward))
-            total_reward += float(reward)
-            ended = terminated or truncated
-    success = task.is_success(total_reward, info)
-    return builder.finish(terminated=bool(terminated), truncated=bool(truncated), success=success)
 
 
 @functools.cache

@@ -78,6 +78,8 @@ class Task:
     """What a score is the mean of: the sum of rewards, or whether it is above zero."""
     must_succeed: bool = False
     """Whether an episode in which the expert does not succeed is no demonstration: nothing but its own plan decides."""
+    stop_after_success: int | None = None
+    """Steps that a recorded episode goes on after its first success; None is to the environment's own end."""
     extra: str | None = None
     """The extra of this package that the environment needs."""
     time_limit_s: float = 20.0

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
 AnyEnv: TypeAlias = gym.Env[Any, Any]  # Any: observations and actions of whatever task it is
 
@@ -49,6 +50,25 @@ class Rule:
     def act(self, observation: Any, previous_action: Any) -> Any:  # noqa: ARG002  (the protocol's signature)
         """What the rule says for `observation`."""
         return self.rule(observation)
+
+
+class Clipped:
+    """An expert whose actions are brought into the bounds of a Box before anyone sees them.
+
+    What is played, stored and handed back as the previous action is then the same: a member of the action space.
+    """
+
+    def __init__(self, expert: Expert, space: spaces.Box) -> None:
+        self.expert, self.space = expert, space
+
+    def reset(self) -> None:
+        """Begin an episode."""
+        self.expert.reset()
+
+    def act(self, observation: Any, previous_action: Any) -> Any:
+        """The expert's action, clipped, in the space's dtype."""
+        action = np.asarray(self.expert.act(observation, previous_action), self.space.dtype)
+        return np.clip(action, self.space.low, self.space.high)
 
 
 class RandomExpert:

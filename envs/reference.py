@@ -17,12 +17,12 @@ from typing import Final
 
 import numpy as np
 
-from gato_lite.envs.blocks import play_episode
 from gato_lite.envs.catalogue import SCORES_FILE, TASKS, ScoresFile, Task, find_tasks, references
 from gato_lite.envs.episodes import EpisodeBuilder
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert
 from gato_lite.envs.folder import replacing
 from gato_lite.envs.format import Reference, Score, versions, write_json
+from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import REFERENCE_SEED
 
 EPISODES: Final = 200

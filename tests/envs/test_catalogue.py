@@ -6,10 +6,10 @@ import gymnasium as gym
 import pytest
 
 from gato_lite.envs import catalogue
-from gato_lite.envs.blocks import play_episode
 from gato_lite.envs.catalogue import TASKS, Task, find_tasks
 from gato_lite.envs.episodes import EpisodeBuilder
 from gato_lite.envs.experts import ExpertFailedError
+from gato_lite.envs.play import play_episode
 from gato_lite.spaces import leaf_spaces, space_from_json, space_to_json
 
 LEAST = {  # mean over the same ten seeds that every expert reaches here
