@@ -23,6 +23,7 @@ from gato_lite.envs.folder import FolderLock, claim, replacing, sweep
 from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
 from gato_lite.envs.parts import (
     Document,
+    Turn,
     describe,
     part_name,
     read_document_rows,
@@ -41,6 +42,7 @@ __all__ = [
     "Episodes",
     "Part",
     "Spec",
+    "Turn",
     "check",
     "write_documents",
     "write_info",
@@ -215,10 +217,16 @@ def _document_problem(row: Document) -> str | None:
         return f'expected split "train" or "test", got {row.split!r}'
     if row.image is None and not row.text:
         return "expected an image or text, got neither"
-    if row.image is not None and not row.image.startswith(b"\x89PNG\r\n\x1a\n"):
-        return f"expected an image as the bytes of a PNG file, got {row.image[:8]!r}…"
-    if any("\ud800" <= character <= "\udfff" for character in row.text):
-        return "expected text that UTF-8 can write, got a lone surrogate"
+    if (row.prompt or row.before) and not row.text:
+        return "expected an answer (text) after a prompt or after earlier turns, got none"
+    for number, turn in enumerate(row.turns, 1):
+        where = f"turn {number}: " if row.before else ""
+        if turn.image is not None and not turn.image.startswith(b"\x89PNG\r\n\x1a\n"):
+            return f"{where}expected an image as the bytes of a PNG file, got {turn.image[:8]!r}…"
+        if turn == Turn():
+            return f"{where}expected an image, a prompt or text, got none"
+        if any("\ud800" <= character <= "\udfff" for character in turn.prompt + turn.text):
+            return f"{where}expected text that UTF-8 can write, got a lone surrogate"
     return None
 
 

@@ -23,17 +23,49 @@ from gato_lite.spaces import AnySpace, is_text, leaf_spaces
 _METADATA_KEY = b"gato_lite"
 
 
+class Turn(NamedTuple):
+    """What is shown and said, and what is answered, as it is stored; `gato_lite.exchange.Exchange` holds pixels."""
+
+    image: bytes | None = None
+    """A PNG file, seen before the prompt."""
+    prompt: str = ""
+    """What is said to the model."""
+    text: str = ""
+    """What it answers."""
+
+
 class Document(NamedTuple):
-    """A text, a picture with its caption, or a row of either."""
+    """A text, a picture with its caption, a question with its answer; or several of them, the earlier in `before`."""
 
     image: bytes | None
     """A PNG file; None for text alone."""
     text: str
-    """The text, or the picture's caption."""
+    """The text, the picture's caption, or the answer to the prompt."""
     split: str = "train"
     """"train" or "test"."""
     group: str | None = None
     """What documents have in common, such as a drawing style."""
+    prompt: str = ""
+    """What is said to the model, after the picture and before the answer."""
+    before: tuple[Turn, ...] = ()
+    """Earlier turns of a conversation, or examples; all but the last may be interleaved in any way."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """All turns, this document's own one last."""
+        return (*self.before, Turn(self.image, self.prompt, self.text))
+
+
+_TURN = pa.struct([("image", pa.binary()), ("prompt", pa.string()), ("text", pa.string())])
+_DOCUMENT_COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
+    "image": (pa.binary(), None),
+    "text": (pa.string(), None),
+    "split": (pa.string(), None),
+    "group": (pa.string(), None),
+    "prompt": (pa.string(), ""),
+    "before": (pa.list_(_TURN), ()),
+}
+"""Type of each column, and the value of a row where the column may be absent."""
 
 
 def part_name(index: int) -> str:
@@ -86,6 +118,11 @@ def write_document_rows(path: Path, documents: Sequence[Document]) -> Part:
         "split": pa.array([document.split for document in documents], pa.string()),
         "group": pa.array([document.group for document in documents], pa.string()),
     }
+    if any(document.prompt for document in documents):
+        columns["prompt"] = pa.array([document.prompt for document in documents], pa.string())
+    if any(document.before for document in documents):
+        rows = [[turn._asdict() for turn in document.before] for document in documents]
+        columns["before"] = pa.array(rows, pa.list_(_TURN))
     _write(path, pa.table(columns), None)
     return describe(path, rows=len(documents), timesteps=0)
 
@@ -184,10 +221,25 @@ def read_lengths(path: Path) -> Int64[np.ndarray, " E"]:
 
 
 def read_document_rows(path: Path) -> list[Document]:
-    """All documents of one part."""
+    """All documents of one part.
+
+    Raises:
+        DatasetError: the file is damaged, or a column has another type than it should.
+    """
     table = read_table(path)
-    columns = [_column(path, table, name).to_pylist() for name in Document._fields]
-    return [Document(*row) for row in zip(*columns, strict=True)]
+    columns: dict[str, list[Any]] = {}  # Any: the fields of Document
+    for name, (kind, absent) in _DOCUMENT_COLUMNS.items():
+        if absent is not None and name not in table.column_names:
+            columns[name] = [absent] * len(table)
+            continue
+        column = _column(path, table, name)
+        if column.type != kind:
+            raise DatasetError(f"{path}: expected the column {name!r} to be {kind}, found {column.type}")
+        if column.null_count and name not in {"image", "group"}:
+            raise DatasetError(f"{path}: expected a value of {name!r} in every row, found {column.null_count} without")
+        columns[name] = column.to_pylist()
+    columns["before"] = [tuple(Turn(**turn) for turn in row) for row in columns["before"]]
+    return [Document(*row) for row in zip(*(columns[name] for name in Document._fields), strict=True)]
 
 
 def _column(path: Path, table: pa.Table, name: str) -> pa.Array:

@@ -31,7 +31,7 @@ from gato_lite.config import CHUNK_WIDTH
 from gato_lite.envs.dataset import Dataset, Document
 from gato_lite.envs.format import INFO_FILE
 from gato_lite.envs.seeds import EVALUATION_SEED
-from gato_lite.exchange import picture_tokens
+from gato_lite.exchange import Exchange, lay_out_exchanges
 from gato_lite.names import unknown_name
 from gato_lite.run import CONFIG_FILE, TaskFormat, read_run_config, read_vocabulary
 from gato_lite.sequence import Tokens, concatenate, plain
@@ -77,7 +77,7 @@ class TokenRow:
     is_target: bool
     """Whether the loss counts the prediction of this token."""
     leaf: str
-    """What it is a part of: "instruction", "observation/<path>", "action/<path>", "picture", "caption", "text"."""
+    """What it is a part of: "instruction", "observation/<path>", "action/<path>", "picture", "prompt", "answer"."""
     patch: npt.NDArray[np.uint8] | None = None
     """(height, width, channels) pixels of a patch."""
     values: tuple[float, ...] = ()
@@ -218,24 +218,34 @@ def timestep_stream(
 def document_streams(
     documents: Sequence[Document], vocabulary: Vocabulary, *, name: str, patch_size: int = 16
 ) -> list[TokenStream]:
-    """The first captioned picture and the first text among `documents`; `patch_size` is the model's."""
-    pictures = [document for document in documents if document.image is not None]
-    texts = [document for document in documents if document.image is None]
+    """The first document of each kind (plain text, picture, question, conversation); `patch_size` is the model's."""
+    firsts: dict[str, Document] = {}
+    for document in documents:
+        firsts.setdefault(_kind(document), document)
     streams = []
-    for document in (*pictures[:1], *texts[:1]):
-        end = plain([vocabulary.end])
-        text = concatenate([plain(vocabulary.text.encode(document.text)), end])
-        pixels = None if document.image is None else decode_picture(document.image)
-        start = end if pixels is None else picture_tokens(pixels, vocabulary, patch_size)
-        place = "picture" if document.image is not None else "text"
-        leaves: list[tuple[str, Leaf | None]] = [(place, None)] * len(start)
-        leaves += [("text" if document.image is None else "caption", None)] * len(text)
-        tokens = concatenate([start, text])
-        rows = _rows(tokens, np.arange(len(tokens)) >= len(start), leaves, vocabulary)
-        shown = tuple(rows[: len(start) + MAX_TEXT_TOKENS])
-        about = f"first {'text' if document.image is None else 'picture with its caption'}"
-        streams.append(TokenStream(name=name, about=about, rows=shown, n_tokens=len(rows)))
+    for kind, document in firsts.items():
+        exchanges = [
+            Exchange(
+                image=None if turn.image is None else decode_picture(turn.image), prompt=turn.prompt, text=turn.text
+            )
+            for turn in document.turns
+        ]
+        tokens, answers = lay_out_exchanges(exchanges, vocabulary, patch_size)
+        places = np.where(tokens.ids == vocabulary.patch, "picture", np.where(answers, "answer", "prompt"))
+        leaves: list[tuple[str, Leaf | None]] = [(str(place), None) for place in places]
+        rows = _rows(tokens, answers, leaves, vocabulary)
+        n_patch = int((tokens.ids == vocabulary.patch).sum())
+        shown = tuple(rows[: max(n_patch, 1) + MAX_TEXT_TOKENS])
+        streams.append(TokenStream(name=name, about=f"first {kind}", rows=shown, n_tokens=len(rows)))
     return streams
+
+
+def _kind(document: Document) -> str:
+    if document.before:
+        return "document of several turns"
+    if document.prompt:
+        return "question" if document.image is None else "question about a picture"
+    return "text" if document.image is None else "picture with its caption"
 
 
 def _run_streams(run: Path, tasks: Sequence[str] | None) -> list[TokenStream]:

@@ -31,6 +31,10 @@ class TrainConfig:
     """Peak of Muon."""
     augment: bool = False
     """Whether pictures are turned, scaled, shifted and recoloured a little each time they are drawn."""
+    loss_on: Literal["answers", "text"] = "answers"
+    """Whether answers alone are predicted, or prompts too."""
+    n_example: int = 0
+    """Most other documents that stand before one as examples (captions, questions, translations)."""
     weight_decay: float = 0.01
     """Decoupled, of linear and convolution layers."""
     warmup_steps: int = 100
@@ -55,10 +59,9 @@ class TrainConfig:
         for name in ("learning_rate", "matrix_learning_rate", "gradient_clip"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a positive number, got {name}={getattr(self, name)}")
-        for name in ("weight_decay", "seed", "checkpoint_every_s"):
+        for name in ("weight_decay", "seed", "checkpoint_every_s", "n_example"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {name}={getattr(self, name)}")
-
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed must be in 0..2**63 - 1, got seed={self.seed}")
 

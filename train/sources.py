@@ -1,26 +1,22 @@
 """Data sources: each draws documents of one task from a dataset, many at once, by a generator that the caller passes.
 
-- `ControlSource`  windows of episodes, with the task's instruction, a quarter of them with a prompt
-- `TextSource`     stretches of text
-- `PictureSource`  pictures with their captions
+- `ControlSource`   windows of episodes, with the task's instruction, a quarter of them with a prompt
+- `TextSource`      stretches of text
+- `ExchangeSource`  captions, questions, translations, conversations (`train/exchanges.py`)
 
 To add a kind of data, write a class with the two members of `Source`.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
-from gato_lite.exchange import picture_tokens
-from gato_lite.sequence import Document, concatenate, plain, split
+from gato_lite.sequence import Document, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.episodes import EpisodeTokens, join, said_once, tokenise_episodes, without_last
@@ -226,87 +222,3 @@ class TextSource:
             target[0] = False
             documents.append(Document(tokens=plain(ids), target=target, labels=ids))
         return documents
-
-
-class PictureSource:
-    """Pictures, each followed by its caption and `end`.
-
-    Args:
-        pictures: (H, W, C) uint8 arrays.
-        captions: one for each.
-        vocabulary: of the model.
-        name: shown in logs.
-        patch_size: side of a patch in pixels, the model's.
-        augment: whether each draw varies the picture, see `vary`.
-
-    Raises:
-        ValueError: there is no picture.
-    """
-
-    def __init__(
-        self,
-        pictures: Sequence[npt.NDArray[np.uint8]],
-        captions: Sequence[str],
-        vocabulary: Vocabulary,
-        *,
-        name: str,
-        patch_size: int = 16,
-        augment: bool = False,
-    ) -> None:
-        self.name = name
-        if not pictures:
-            raise ValueError(f"picture source '{name}' is empty, expected at least one picture with a caption")
-        end = np.array([vocabulary.end], np.int32)
-        self._vocabulary = vocabulary
-        self._patch_size = patch_size
-        self._augment = augment
-        self._pictures = list(pictures)
-        self._captions = [np.concatenate([vocabulary.text.encode(caption), end]) for caption in captions]
-
-    def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
-        """Pictures and their captions, cut at the context's end.
-
-        Raises:
-            ValueError: a picture leaves no room for a caption.
-        """
-        return [self._draw(generator, context_length) for _ in range(n)]
-
-    def _draw(self, generator: np.random.Generator, context_length: int) -> Document:
-        index = int(generator.integers(len(self._pictures)))
-        pixels = vary(self._pictures[index], generator) if self._augment else self._pictures[index]
-        picture = picture_tokens(pixels, self._vocabulary, self._patch_size)
-        if len(picture) >= context_length:
-            raise ValueError(
-                f"a picture of '{self.name}' is {len(picture)} tokens ({pixels.shape[0]}×{pixels.shape[1]} pixels), "
-                f"but a document is at most {context_length} with its caption; raise context_length or shrink the "
-                "pictures"
-            )
-        caption = self._captions[index][: context_length - len(picture)]
-        tokens = concatenate([picture, plain(caption)])
-        target = np.arange(len(tokens)) >= len(picture)
-        return Document(tokens=tokens, target=target, labels=tokens.ids)
-
-
-def vary(picture: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """The picture a little turned, scaled, shifted and recoloured, with white where nothing was.
-
-    Args:
-        picture: (H, W, 3).
-        generator: draws up to 14° of turn, a quarter of scale, 7 % of shift, and saturation, contrast and tint.
-    """
-    height, width, _ = picture.shape
-    turn = generator.uniform(-0.25, 0.25)
-    across, down = generator.uniform(0.75, 1.25, 2)
-    a, b, d, e = across * np.cos(turn), -np.sin(turn), np.sin(turn), down * np.cos(turn)
-    shift_x, shift_y = generator.uniform(-0.075, 0.075, 2) * (width, height)
-    x, y = (width - 1) / 2, (height - 1) / 2  # turned about the centre
-    affine = (a, b, x - a * x - b * y + shift_x, d, e, y - d * x - e * y + shift_y)
-    moved = Image.fromarray(picture).transform(
-        (width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255)
-    )
-    saturation, contrast = generator.uniform(0.0, 1.4), generator.uniform(0.6, 1.4)
-    tint = generator.uniform(-38.0, 38.0, 3) + 127.5 * (1 - contrast)
-    grey, own = contrast * (1 - saturation) / 3, contrast * saturation
-    rows = [[grey + own * (row == column) for column in range(3)] + [float(tint[row])] for row in range(3)]
-    recoloured = moved.convert("RGB", tuple(itertools.chain.from_iterable(rows)))  # one pass, clipped to 0..255
-    return np.asarray(recoloured)

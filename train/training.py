@@ -12,7 +12,7 @@ import msgspec
 import torch
 
 from gato_lite.envs.catalogue import TASKS
-from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.dataset import Dataset, Turn
 from gato_lite.model import Gato
 from gato_lite.run import (
     CONFIG_FILE,
@@ -28,12 +28,12 @@ from gato_lite.run import (
 from gato_lite.spaces import space_to_json
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.evaluate import evaluator
+from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.mixture import Mixture
-from gato_lite.train.pictures import decode_picture
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.shelf import dataset_folder
-from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
+from gato_lite.train.sources import ControlSource, Source, TextSource
 
 RUN_ENTRIES: Final = frozenset(
     {CONFIG_FILE, VOCABULARY_FILE, TEXT_MODEL_FILE, "metrics.jsonl", "checkpoints", "report.html", "films"}
@@ -51,7 +51,7 @@ def open_data(name: str) -> Dataset:
 
 
 def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) -> list[Source]:
-    """The sources in a dataset: one for control; for documents one of pictures, one of text, or both.
+    """The sources in a dataset: one for control; for documents one of exchanges, one of plain text, or both.
 
     Raises:
         ValueError: the dataset has nothing to train on.
@@ -59,25 +59,24 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
     if dataset.info.kind == "control":
         return [ControlSource(dataset, vocabulary)]
     documents = dataset.read_documents("train")
-    pictured = [document for document in documents if document.image is not None]
-    texts = [document.text for document in documents if document.image is None and document.text]
+    texts = [document.text for document in documents if document.turns == (Turn(text=document.text),)]
+    others = [document for document in documents if document.turns != (Turn(text=document.text),)]
     name = dataset.info.task
     found: list[Source] = []
-    if pictured:
-        pictures = [decode_picture(document.image or b"") for document in pictured]
-        captions = [document.text for document in pictured]
+    if others:
         found.append(
-            PictureSource(
-                pictures,
-                captions,
+            ExchangeSource(
+                others,
                 vocabulary,
                 name=name,
                 patch_size=config.model(vocabulary.size).patch_size,
                 augment=config.augment,
+                all_text=config.loss_on == "text",
+                n_example=config.n_example,
             )
         )
     if texts:
-        found.append(TextSource(texts, vocabulary, name=name if not pictured else f"{name}/text"))
+        found.append(TextSource(texts, vocabulary, name=name if not others else f"{name}/text"))
     if not found:
         raise ValueError(f"dataset '{dataset.path}' has no document in its train split; import more documents")
     return found
@@ -105,7 +104,7 @@ def weighted_sources(
     config: TrainConfig,
     on_dataset: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Source, float]]:
-    """Sources with their weights; a dataset with pictures and texts divides its weight equally."""
+    """Sources with their weights; a dataset of exchanges and of texts divides its weight equally."""
     weighted: list[tuple[Source, float]] = []
     for index, (dataset, weight) in enumerate(data):
         found = sources_of(dataset, vocabulary, config)

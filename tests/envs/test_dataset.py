@@ -10,9 +10,9 @@ import pytest
 from gymnasium import spaces
 
 from gato_lite.config import TokenSpec
-from gato_lite.envs.dataset import Dataset, DatasetError, Document, check, write_documents
+from gato_lite.envs.dataset import Dataset, DatasetError, Document, Turn, check, write_documents
 from gato_lite.envs.format import Spec
-from gato_lite.envs.parts import read_episodes, write_episodes
+from gato_lite.envs.parts import read_document_rows, read_episodes, write_episodes
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 
@@ -176,6 +176,31 @@ def test_documents_come_back(tmp_path):
         dataset.lengths()
 
 
+def test_prompts_and_turns_come_back(tmp_path):
+    turns = (Turn(PNG, "what?", "a cat"), Turn(PNG), Turn(prompt="and\n"))
+    rows = [Document(PNG, "a dog", prompt="and this?", before=turns), Document(None, "plain")]
+    write_documents(tmp_path / "d", rows, name="talk")
+    assert Dataset.open(tmp_path / "d").read_documents() == rows
+    assert check(tmp_path / "d") == []
+
+
+@pytest.mark.parametrize(
+    "name, values, message",
+    [
+        ("text", pa.array([1]), "expected the column 'text' to be string, found int64"),
+        ("text", pa.array([None], pa.string()), "expected a value of 'text' in every row, found 1 without"),
+        ("prompt", pa.array([b"x"]), "expected the column 'prompt' to be string, found binary"),
+        ("before", pa.array([["x"]]), "expected the column 'before' to be list<item: struct<image: binary"),
+    ],
+)
+def test_a_column_of_another_type_is_named(tmp_path, name, values, message):
+    columns = {"image": pa.array([None], pa.binary()), "text": ["a"], "split": ["train"]}
+    columns["group"] = pa.array([None], pa.string())
+    pq.write_table(pa.table({**columns, name: values}), tmp_path / "part-000000.parquet")
+    with pytest.raises(DatasetError, match=re.escape(f"part-000000.parquet: {message}")):
+        read_document_rows(tmp_path / "part-000000.parquet")
+
+
 def test_many_documents_take_many_parts(tmp_path):
     dataset = write_documents(tmp_path / "d", (Document(None, str(i)) for i in range(4500)), name="n")
     assert [part.rows for part in dataset.info.parts] == [2000, 2000, 500]
@@ -189,6 +214,10 @@ def test_many_documents_take_many_parts(tmp_path):
         (Document(b"GIF89a", "x"), "document 1: expected an image as the bytes of a PNG file"),
         (Document(None, "x", "valid"), 'document 1: expected split "train" or "test", got \'valid\''),
         (Document(None, "\ud800"), "document 1: expected text that UTF-8 can write"),
+        (Document(None, "x", prompt="\ud800"), "document 1: expected text that UTF-8 can write"),
+        (Document(PNG, "", prompt="what?"), "document 1: expected an answer (text) after a prompt"),
+        (Document(None, "x", before=(Turn(),)), "document 1: turn 1: expected an image, a prompt or text, got none"),
+        (Document(None, "x", before=(Turn(b"GIF89a"),)), "document 1: turn 1: expected an image as the bytes of a PNG"),
     ],
 )
 def test_a_bad_document_is_named(tmp_path, row, message):

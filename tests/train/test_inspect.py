@@ -83,10 +83,10 @@ def test_documents_are_a_picture_and_a_text(tmp_path: Path) -> None:
     pixels = np.full((32, 32, 3), 200, np.uint8)
     rows = [Document(None, "word " * 200), Document(encode_png(pixels), "a grey square"), Document(None, "other")]
     write_documents(tmp_path / "d", rows, name="mine")
-    picture, text = inspect_path(tmp_path / "d")
+    text, picture = inspect_path(tmp_path / "d")
     assert [row.kind for row in picture.rows[:5]] == ["patch"] * 4 + ["text"]
-    assert [row.leaf for row in picture.rows] == ["picture"] * 4 + ["caption"] * (len(picture.rows) - 4)
-    assert [row.is_target for row in picture.rows] == [row.leaf == "caption" for row in picture.rows]
+    assert [row.leaf for row in picture.rows] == ["picture"] * 4 + ["answer"] * (len(picture.rows) - 4)
+    assert [row.is_target for row in picture.rows] == [row.leaf == "answer" for row in picture.rows]
     assert picture.rows[-1].kind == "end"
     assert text.rows[0].kind == "end"
     assert not text.rows[0].is_target

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.dataset import Document as StoredDocument
 from gato_lite.model import StreamTensors
 from gato_lite.sequence import Document, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.mixture import Mixture, Prefetch
-from gato_lite.train.sources import ControlSource, PictureSource, Source, TextSource
+from gato_lite.train.pictures import encode_png
+from gato_lite.train.sources import ControlSource, Source, TextSource
 
 
 @dataclass
@@ -39,10 +42,11 @@ def mixture(
 def everything(corridor: Dataset) -> list[Source]:
     vocabulary = Vocabulary.shipped()
     shown = [np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8) for seed in range(3)]
+    captioned = [StoredDocument(encode_png(pixels), name) for pixels, name in zip(shown, "abc", strict=True)]
     return [
         ControlSource(corridor, vocabulary),
         TextSource(["word " * 200, "short"], vocabulary, name="text"),
-        PictureSource(shown, ["a", "b", "c"], vocabulary, name="pictures", augment=True),
+        ExchangeSource(captioned, vocabulary, name="pictures", augment=True),
     ]
 
 

@@ -13,11 +13,10 @@ from gymnasium import spaces
 import gato_lite
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
-from gato_lite.exchange import picture_tokens
 from gato_lite.sequence import Document
 from gato_lite.spaces import FreeText
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.train.sources import PROMPT_SHARE, ControlSource, PictureSource, TextSource, mean_length, vary
+from gato_lite.train.sources import PROMPT_SHARE, ControlSource, TextSource, mean_length
 
 
 def draws(source: Any, n: int, context_length: int, seed: int = 0) -> list[Document]:
@@ -174,47 +173,6 @@ class TestText:
     def test_no_text(self, vocabulary: Vocabulary) -> None:
         with pytest.raises(ValueError, match="text source 't' is empty, expected at least one document with text"):
             TextSource(["", ""], vocabulary, name="t")
-
-
-class TestPictures:
-    def test_a_picture_then_its_caption(self, vocabulary: Vocabulary) -> None:
-        shown = np.random.default_rng(0).integers(0, 256, (32, 20, 3), dtype=np.uint8)
-        document = PictureSource([shown], ["a boat"], vocabulary, name="p").draw(np.random.default_rng(0), 50, 1)[0]
-        caption = [*vocabulary.text.encode("a boat").tolist(), vocabulary.end]
-        assert document.tokens.ids.tolist() == [vocabulary.patch] * 4 + caption
-        assert document.target.tolist() == [False] * 4 + [True] * len(caption)
-        assert np.array_equal(document.tokens.pixels, picture_tokens(shown, vocabulary).pixels)
-
-    def test_a_long_caption_is_cut(self, vocabulary: Vocabulary) -> None:
-        shown = np.zeros((16, 16, 3), np.uint8)
-        document = PictureSource([shown], ["boat " * 50], vocabulary, name="p").draw(np.random.default_rng(0), 20, 1)[0]
-        assert len(document.tokens) == 20
-
-    def test_a_picture_without_room_for_a_caption(self, vocabulary: Vocabulary) -> None:
-        source = PictureSource([np.zeros((64, 64, 3), np.uint8)], ["a"], vocabulary, name="p")
-        assert len(source.draw(np.random.default_rng(0), 17, 1)[0].tokens) == 17
-        expected = "a picture of 'p' is 16 tokens (64×64 pixels), but a document is at most 16 with its caption"
-        with pytest.raises(ValueError, match=re.escape(expected)):
-            source.draw(np.random.default_rng(0), 16, 1)[0]
-
-    def test_pictures_are_varied_only_when_asked(self, vocabulary: Vocabulary) -> None:
-        shown = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        before = shown.copy()
-        varied = draws(PictureSource([shown], ["a"], vocabulary, name="p", augment=True), 2, 50)
-        assert not np.array_equal(varied[0].tokens.pixels, varied[1].tokens.pixels)
-        assert np.array_equal(shown, before)
-        again = draws(PictureSource([shown], ["a"], vocabulary, name="p", augment=True), 2, 50)
-        assert np.array_equal(varied[0].tokens.pixels, again[0].tokens.pixels)
-
-    def test_a_varied_picture_keeps_its_form(self) -> None:
-        shown = np.full((20, 30, 3), 255, np.uint8)
-        varied = vary(shown, np.random.default_rng(0))
-        assert varied.shape == shown.shape
-        assert varied.dtype == np.uint8
-
-    def test_no_picture(self, vocabulary: Vocabulary) -> None:
-        with pytest.raises(ValueError, match="picture source 'p' is empty, expected at least one picture"):
-            PictureSource([], [], vocabulary, name="p")
 
 
 def test_a_dataset_of_two_episodes_prompts_with_the_other(vocabulary: Vocabulary, tmp_path: Any) -> None:

@@ -19,12 +19,13 @@ from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import RunError, read_run_config
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.loop import Length, Progress
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.rollout import jobs_of, play
 from gato_lite.train.settings import TrainConfig
-from gato_lite.train.sources import ControlSource, PictureSource, TextSource
+from gato_lite.train.sources import ControlSource, TextSource
 from gato_lite.train.training import formats_of, open_data, prepare_run, sources_of, train_run, weighted_sources
 
 
@@ -198,7 +199,7 @@ def test_sources_of_a_dataset(config: TrainConfig, corridor: Dataset, vocabulary
     both = documents(tmp_path / "both", [Document(png, "a"), Document(None, "words"), Document(png, "b", "test")])
     assert [type(source) for source in sources_of(corridor, vocabulary, config)] == [ControlSource]
     found = sources_of(both, vocabulary, config)
-    assert [type(source) for source in found] == [PictureSource, TextSource]
+    assert [type(source) for source in found] == [ExchangeSource, TextSource]
     assert [source.name for source in found] == ["mine", "mine/text"]
     assert len(found[0]._pictures) == 1  # type: ignore[attr-defined]  # the held-out one is not among them
     assert [weight for _, weight in weighted_sources([(both, 3.0), (corridor, 1.0)], vocabulary, config)] == [
