@@ -88,7 +88,7 @@ class Task:
     @property
     def suite(self) -> str:
         """The part of the name before the slash."""
-        return self.name.split("/")[0] if "/" in self.name else "gym"
+        return suite_of(self.name)
 
     @property
     def installed(self) -> bool:
@@ -134,6 +134,11 @@ class Task:
             info: What the environment's last step returned beside them.
         """
         return total_reward > 0 if self.metric == "success" else reported_success(info)
+
+
+def suite_of(name: str) -> str:
+    """The suite of the task of this name."""
+    return "gym" if name.startswith(ANY_GYMNASIUM) or "/" not in name else name.split("/", maxsplit=1)[0]
 
 
 def reported_success(info: dict[str, Any]) -> bool | None:

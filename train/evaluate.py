@@ -16,9 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from gato_lite.envs.catalogue import Task, find_tasks
@@ -27,68 +24,10 @@ from gato_lite.model import Gato
 from gato_lite.run import load, read_run_config
 from gato_lite.train.console import print_note
 from gato_lite.train.rollout import Outcome, deal, jobs_of, play
+from gato_lite.train.scores import Scores, summarise
 
 SLOTS: Final = 32
 """Environments that act together in one process."""
-
-
-class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
-    """One task."""
-
-    mean: float | None
-    """Mean of the task's metric: return, or share of episodes with success; None where no episode was whole."""
-    std: float | None
-    """Standard deviation over episodes."""
-    success: float | None
-    """Share of episodes with success; None where the task knows none."""
-    normalised: float | None
-    """(mean − random) / (expert − random); None without both references."""
-    low: float | None
-    """Lower end of the 95 % bootstrap interval of `normalised`."""
-    high: float | None
-    """Upper end."""
-    episodes: int
-    """Whole episodes: what the numbers are means of."""
-    seed: int
-    """First environment seed."""
-    random: float | None = None
-    """Mean of a random policy."""
-    expert: float | None = None
-    """Mean of the expert."""
-    length: float | None = 0.0
-    """Mean timesteps of an episode."""
-    failed: int = 0
-    """Further episodes that their environment broke."""
-
-
-class FailedEpisode(msgspec.Struct, frozen=True, kw_only=True):
-    """One that is in no mean."""
-
-    task: str
-    seed: int
-    """Of the environment."""
-    why: str
-
-
-class SuiteScore(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks of one suite together."""
-
-    mean: float | None
-    """Mean of the normalised scores."""
-    median: float | None
-    """Median of the normalised scores."""
-    success: float | None
-    """Mean share of success, of the tasks that know it."""
-    n_tasks: int
-
-
-class Scores(msgspec.Struct, frozen=True, kw_only=True):
-    """What `gato-lite eval --json` writes."""
-
-    tasks: dict[str, TaskScore]
-    suites: dict[str, SuiteScore]
-    failed: list[FailedEpisode] = []
-    """Episodes that their environment broke, by task and seed."""
 
 
 def evaluate_run(
@@ -208,67 +147,3 @@ def _worker(run: Path, share: Sequence[tuple[str, int]], results: Any) -> None:
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
         results.put(f"{type(error).__name__}: {error}")
     results.put(None)
-
-
-def summarise(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> Scores:
-    """Scores of played episodes."""
-    by_task: dict[str, list[Outcome]] = {task.name: [] for task in tasks}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.seed):
-        by_task[outcome.task].append(outcome)
-    scores = {task.name: score_task(task, by_task[task.name], seed) for task in tasks}
-    suites: dict[str, list[TaskScore]] = {}
-    for task in tasks:
-        suites.setdefault(task.suite, []).append(scores[task.name])
-    failed = [
-        FailedEpisode(task=task.name, seed=outcome.seed, why=outcome.failed)
-        for task in tasks
-        for outcome in by_task[task.name]
-        if outcome.failed is not None
-    ]
-    return Scores(tasks=scores, suites={name: _suite(members) for name, members in suites.items()}, failed=failed)
-
-
-def score_task(task: Task, outcomes: Sequence[Outcome], seed: int) -> TaskScore:
-    """The score of one task from its episodes, of those that are whole."""
-    whole = [outcome for outcome in outcomes if outcome.failed is None]
-    successes = [float(outcome.success) for outcome in whole if outcome.success is not None]
-    values = np.array(successes if task.metric == "success" else [outcome.total_reward for outcome in whole])
-    random = None if task.random is None else task.random.mean
-    expert = None if task.expert_score is None else task.expert_score.mean
-    normalised = low = high = None
-    if random is not None and expert is not None and expert > random and len(values):
-        normalised = float((values.mean() - random) / (expert - random))
-        low, high = ((end - random) / (expert - random) for end in bootstrap_interval(values))
-    return TaskScore(
-        mean=float(values.mean()) if len(values) else None,
-        std=float(values.std()) if len(values) else None,
-        success=float(np.mean(successes)) if successes else None,
-        normalised=normalised,
-        low=low,
-        high=high,
-        episodes=len(whole),
-        seed=seed,
-        random=random,
-        expert=expert,
-        length=float(np.mean([outcome.length for outcome in whole])) if whole else None,
-        failed=len(outcomes) - len(whole),
-    )
-
-
-def bootstrap_interval(values: npt.NDArray[np.float64], n_draw: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean by resampling episodes, with a fixed generator."""
-    generator = np.random.default_rng(0)
-    means = values[generator.integers(len(values), size=(n_draw, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _suite(scores: Sequence[TaskScore]) -> SuiteScore:
-    normalised = [score.normalised for score in scores if score.normalised is not None]
-    successes = [score.success for score in scores if score.success is not None]
-    return SuiteScore(
-        mean=float(np.mean(normalised)) if normalised else None,
-        median=float(np.median(normalised)) if normalised else None,
-        success=float(np.mean(successes)) if successes else None,
-        n_tasks=len(scores),
-    )

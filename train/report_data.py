@@ -16,8 +16,8 @@ from gato_lite.train.inspect import TokenStream
 
 if TYPE_CHECKING:
     from gato_lite.model import Gato
-    from gato_lite.train.evaluate import Scores
     from gato_lite.train.language import CaptionScore, TextScore
+    from gato_lite.train.scores import Scores
 
 _PACKAGES: Final = ("gato_lite", "torch", "numpy", "gymnasium", "minigrid")
 

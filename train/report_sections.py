@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from gato_lite.train.inspect import TokenRow, TokenStream, patch_png
 
 if TYPE_CHECKING:
-    from gato_lite.train.evaluate import Scores, SuiteScore, TaskScore
     from gato_lite.train.language import CaptionScore, TextScore
+    from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 
 FILM_BUDGET: Final = 10_000_000
 """Bytes of all films in a page; the rest of it stays below 15 MB with them."""

@@ -23,7 +23,7 @@ from gato_lite.train.console import (
 
 if TYPE_CHECKING:
     from gato_lite.envs.catalogue import Task
-    from gato_lite.train.evaluate import Scores
+    from gato_lite.train.scores import Scores
 
 EXAMPLE: Final = "gato-lite eval runs/first --tasks classic/CartPole --episodes 20 --json scores.json --video films"
 
