@@ -179,14 +179,22 @@ class Policy:
         """Environments that act together."""
         return len(self._slots)
 
-    def assign(self, slot: int, observation_space: AnySpace, action_space: AnySpace, task: str | None = None) -> None:
-        """Gives a slot another environment, with a new episode and no prompt; the other slots go on.
+    def assign(
+        self,
+        slot: int,
+        observation_space: AnySpace,
+        action_space: AnySpace,
+        task: str | None = None,
+        prompt: Sequence[Demonstration] = (),
+    ) -> None:
+        """Gives a slot another environment, with a new episode; the other slots go on.
 
         Args:
             slot: which one.
             observation_space: of the new environment.
             action_space: of the new environment.
             task: as for the constructor.
+            prompt: as for the constructor, of this slot alone.
 
         Raises:
             ValueError: the policy acts in a vector environment, whose slots share their spaces.
@@ -194,7 +202,7 @@ class Policy:
         if self._batched:
             raise ValueError("slots of a vector environment share their spaces; build the policy with lists of spaces")
         language = self._language(observation_space, action_space, task)
-        self._slots[slot] = _Slot(language=language, prefix=self._prefix(language, ()))
+        self._slots[slot] = _Slot(language=language, prefix=self._prefix(language, prompt))
         self._decoder.forget([slot])
 
     def reset(self, mask: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:

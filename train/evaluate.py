@@ -1,7 +1,7 @@
 """Scores of a run: many seeded episodes per task, normalised between a random policy and the expert.
 
 Evaluation seeds begin at `EVALUATION_SEED`; nothing is recorded there. Work is split over processes, each with its own
-copy of the weights and its own slots. The same seed gives the same numbers for the same number of workers.
+copy of the weights and its own slots. The same seed gives the same numbers, however many processes share the work.
 
 An episode that its environment broke has no score: it is left out of the means, counted beside them and listed.
 
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import multiprocessing
 import queue as queues
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import torch
 
 from gato_lite.envs.catalogue import Task, find_tasks
@@ -23,8 +24,9 @@ from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import load, read_run_config
 from gato_lite.train.console import print_note
+from gato_lite.train.prompts import read_prompts
 from gato_lite.train.rollout import Outcome, deal, jobs_of, play
-from gato_lite.train.scores import Scores, summarise
+from gato_lite.train.scores import Scores, compare, summarise
 
 SLOTS: Final = 32
 """Environments that act together in one process."""
@@ -38,6 +40,7 @@ def evaluate_run(
     seed: int = EVALUATION_SEED,
     workers: int = 2,
     video: Path | None = None,
+    prompts: Mapping[str, Path] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Scores of a run's newest checkpoint.
@@ -49,6 +52,7 @@ def evaluate_run(
         seed: first environment seed.
         workers: processes; 1 stays in this one.
         video: folder for a film of one more episode of each task.
+        prompts: dataset of each task; the same episodes are then played once more, with a demonstration before each.
         on_progress: called with episodes done and in all.
 
     Raises:
@@ -62,8 +66,20 @@ def evaluate_run(
         raise ValueError(f"episodes and workers must be at least 1, got episodes={episodes}, workers={workers}")
     names = [known.name for known in read_run_config(run).tasks] if tasks is None else list(tasks)
     found = find_tasks(names)
-    outcomes = _outcomes(run, found, episodes, seed, workers, on_progress)
-    scores = summarise(found, outcomes, seed)
+    plan = [None] if prompts is None else [None, prompts]
+    jobs = jobs_of(found, episodes, seed)
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(plan) * len(jobs))
+
+    scores, *others = (summarise(found, _outcomes(run, jobs, workers, shown, count), seed) for shown in plan)
+    for prompted in others:
+        gain = compare(prompted, scores, "prompted", "unprompted")
+        scores = msgspec.structs.replace(scores, prompted=prompted, prompt_gain=gain)
     if video is not None:
         from gato_lite.train.films import film_tasks
 
@@ -93,27 +109,17 @@ def evaluator(tasks: Sequence[Task], episodes: int = 8) -> Callable[[Gato], dict
 
 def _outcomes(
     run: Path,
-    tasks: Sequence[Task],
-    episodes: int,
-    seed: int,
+    jobs: Sequence[tuple[Task, int]],
     workers: int,
-    on_progress: Callable[[int, int], None] | None,
+    prompts: Mapping[str, Path] | None,
+    on_episode: Callable[[], None],
 ) -> list[Outcome]:
-    jobs = jobs_of(tasks, episodes, seed)
-    done = 0
-
-    def count(_outcome: Outcome) -> None:
-        nonlocal done
-        done += 1
-        if on_progress is not None:
-            on_progress(done, len(jobs))
-
     if workers == 1:
-        return play(load(run), jobs, n_slot=SLOTS, on_episode=count)
+        return _play(load(run), jobs, prompts, lambda _: on_episode())
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()  # Any: a queue of outcomes, errors and None at a worker's end
     shares = deal([(task.name, job_seed) for task, job_seed in jobs], workers)
-    processes = [context.Process(target=_worker, args=(run, share, results), daemon=True) for share in shares]
+    processes = [context.Process(target=_worker, args=(run, share, prompts, results), daemon=True) for share in shares]
     for process in processes:
         process.start()
     outcomes: list[Outcome] = []
@@ -132,18 +138,29 @@ def _outcomes(
                 raise RuntimeError(item)
             else:
                 outcomes.append(item)
-                count(item)
+                on_episode()
     finally:
         for process in processes:
             process.terminate()
     return outcomes
 
 
-def _worker(run: Path, share: Sequence[tuple[str, int]], results: Any) -> None:
+def _worker(run: Path, share: Sequence[tuple[str, int]], prompts: Mapping[str, Path] | None, results: Any) -> None:
     torch.set_num_threads(1)
     try:
         by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
-        play(load(run), [(by_name[name], seed) for name, seed in share], n_slot=SLOTS, on_episode=results.put)
+        _play(load(run), [(by_name[name], seed) for name, seed in share], prompts, results.put)
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
         results.put(f"{type(error).__name__}: {error}")
     results.put(None)
+
+
+def _play(
+    gato: Gato,
+    jobs: Sequence[tuple[Task, int]],
+    prompts: Mapping[str, Path] | None,
+    on_episode: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """Plays the jobs; a prompt may fill half the context, and a timestep has two tokens or more."""
+    shown = None if prompts is None else read_prompts(prompts, gato.vocabulary, gato.config.context_length // 4)
+    return play(gato, jobs, n_slot=SLOTS, prompts=shown, on_episode=on_episode)

@@ -17,6 +17,7 @@ import gymnasium as gym
 from gato_lite.envs.catalogue import Task
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
+from gato_lite.train.prompts import Prompts
 
 AnyEnv = gym.Env[Any, Any]
 
@@ -78,6 +79,7 @@ def play(
     temperature: float = 0.0,
     seed: int = 0,
     evaluation: bool = True,
+    prompts: Prompts | None = None,
     watch: Callable[[], Watcher] | None = None,
     on_episode: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
@@ -90,6 +92,7 @@ def play(
         temperature: 0 takes the likeliest actions.
         seed: of drawn actions.
         evaluation: whether environments are of the evaluation kind (levels that are never trained on).
+        prompts: demonstrations of each task, one of which is read before every episode; None acts without.
         watch: makes a watcher for each episode.
         on_episode: called when one ends.
 
@@ -98,7 +101,7 @@ def play(
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no task that the model was trained on", UserWarning)
-        return _play(gato, jobs, n_slot, temperature, seed, evaluation, watch, on_episode)
+        return _play(gato, jobs, n_slot, temperature, seed, evaluation, prompts, watch, on_episode)
 
 
 def _play(
@@ -108,6 +111,7 @@ def _play(
     temperature: float,
     seed: int,
     evaluation: bool,
+    prompts: Prompts | None,
     watch: Callable[[], Watcher] | None,
     on_episode: Callable[[Outcome], None] | None,
 ) -> list[Outcome]:
@@ -127,6 +131,9 @@ def _play(
         temperature=temperature,
         seed=seed,
     )
+    if prompts is not None:
+        for slot, begun in enumerate(first):
+            _assign(policy, slot, begun, prompts)
     while any(place is not None for place in places):
         actions = policy.act(
             [None if place is None else place.observation for place in places],
@@ -146,12 +153,18 @@ def _play(
                 places[slot] = None
                 continue
             new = _begin(queue.popleft(), idle, evaluation, watch)
-            policy.assign(slot, new.env.observation_space, new.env.action_space, _known(gato, new.task))
+            _assign(policy, slot, new, prompts)
             places[slot] = new
     for environments in idle.values():
         for env in environments:
             env.close()
     return outcomes
+
+
+def _assign(policy: Policy, slot: int, place: _Place, prompts: Prompts | None) -> None:
+    shown = [] if prompts is None else [prompts[place.task.name][place.seed % len(prompts[place.task.name])]]
+    known = _known(policy.gato, place.task)
+    policy.assign(slot, place.env.observation_space, place.env.action_space, known, shown)
 
 
 def _known(gato: Gato, task: Task) -> str | None:

@@ -269,17 +269,9 @@ def compare(first: Scores, second: Scores, first_name: str, second_name: str) ->
         second: likewise; scores are normalised on the first's scale.
         first_name: what the first is, for people.
         second_name: likewise.
-
-    Raises:
-        ValueError: they share no episode.
     """
     pairs = {name: _pairs(first, second, name) for name in first.tasks if name in second.tasks}
     pairs = {name: found for name, found in pairs.items() if len(found)}
-    if not pairs:
-        raise ValueError(
-            f"{first_name} and {second_name} share no episode: expected the same tasks and seeds, found "
-            f"{_extent(first)} and {_extent(second)}; evaluate both with the same --tasks and --seed"
-        )
     scaled = {name: found for name, found in pairs.items() if first.tasks[name].normalised is not None}
     scaled = {name: _scaled(found, first.tasks[name]) for name, found in scaled.items()}
     suites: dict[str, dict[str, Floats]] = {}
@@ -306,11 +298,6 @@ def _pairs(first: Scores, second: Scores, name: str) -> Floats:
     ]
     shared = [(both[0][seed], both[1][seed]) for seed in sorted(both[0].keys() & both[1].keys())]
     return np.array([pair for pair in shared if None not in pair], np.float64).reshape(-1, 2)
-
-
-def _extent(scores: Scores) -> str:
-    seeds = [score.seed for score in scores.tasks.values()]
-    return f"{len(scores.tasks)} tasks from seed {min(seeds)}" if seeds else "no task"
 
 
 def _difference(pairs: Mapping[str, Floats], *, normalised: bool) -> Difference:
@@ -341,6 +328,33 @@ def _tested(differences: Mapping[str, Difference]) -> dict[str, Difference]:
         name: msgspec.structs.replace(found, significant=verdict)
         for (name, found), verdict in zip(differences.items(), verdicts, strict=True)
     }
+
+
+def require_shared(other: Scores, name: str, tasks: Sequence[str], seed: int, episodes: int) -> None:
+    """Checks before long work that its scores can be compared with others.
+
+    Args:
+        other: scores that exist.
+        name: what they are, for people.
+        tasks: to be evaluated.
+        seed: first environment seed of the evaluation.
+        episodes: of each task.
+
+    Raises:
+        ValueError: no episode would be in both.
+    """
+    starts = {known: score.seed for known, score in other.tasks.items()}
+    planned = range(seed, seed + episodes)
+    if not any(
+        set(planned) & set(range(starts[task], starts[task] + len(other.values.get(task, []))))
+        for task in tasks
+        if task in starts
+    ):
+        found = ", ".join(f"{known} from seed {start}" for known, start in list(starts.items())[:3]) or "nothing"
+        raise ValueError(
+            f"{name}: expected episodes of the same tasks and seeds to compare with, from seed {seed}, found {found}"
+            f"{', …' if len(starts) > 3 else ''}; evaluate both with the same --tasks and --seed"
+        )
 
 
 def read_scores(path: Path) -> Scores:

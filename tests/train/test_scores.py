@@ -11,7 +11,7 @@ from gato_lite.envs import catalogue
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.format import Reference, Score
 from gato_lite.train.rollout import Outcome
-from gato_lite.train.scores import Scores, compare, read_scores, score_task, summarise
+from gato_lite.train.scores import Scores, compare, read_scores, require_shared, score_task, summarise
 
 
 def score(mean: float) -> Score:
@@ -210,8 +210,19 @@ def test_only_episodes_that_both_played_are_compared() -> None:
     assert found.tasks["toy/FrozenLake"].pairs == 1
     assert found.tasks["toy/FrozenLake"].difference == pytest.approx(1 / 0.6)
     taxi = summarise(tasks("toy/Taxi"), outcomes("toy/Taxi", [3.0]), 10)
-    with pytest.raises(ValueError, match="A and B share no episode: expected the same tasks and seeds, found 1 tasks"):
-        compare(one, taxi, "A", "B")
+    nothing = compare(one, taxi, "A", "B")
+    assert (nothing.tasks, nothing.overall, nothing.unpaired) == ({}, None, ["toy/FrozenLake", "toy/Taxi"])
+
+
+@pytest.mark.usefixtures("scale")
+@pytest.mark.parametrize("task, seed, episodes", [("toy/Taxi", 10, 3), ("toy/FrozenLake", 14, 9)])
+def test_scores_that_share_no_episode_are_told_before_the_work(task: str, seed: int, episodes: int) -> None:
+    other = played([True] * 4)
+    require_shared(other, "b.json", ["toy/FrozenLake", task], 13, 1)
+    with pytest.raises(
+        ValueError, match=f"b.json: expected .* from seed {seed}, found toy/FrozenLake from seed 10; eva"
+    ):
+        require_shared(other, "b.json", [task], seed, episodes)
 
 
 @pytest.mark.usefixtures("scale")
