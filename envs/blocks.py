@@ -27,12 +27,13 @@ from gato_lite.envs.catalogue import Task, find_tasks, references
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
 from gato_lite.envs.experts import AnyEnv, ExpertFailedError, RandomExpert
-from gato_lite.envs.folder import FolderLock, claim, next_first_part, part_number, sweep
+from gato_lite.envs.folder import claim, next_first_part, part_number, sweep
 from gato_lite.envs.format import BLOCK, INFO_FILE, DatasetError, DatasetInfo, Part, read_info, versions
 from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
 from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
 from gato_lite.envs.writer import About, recorded
+from gato_lite.lock import FolderLock
 from gato_lite.spaces import space_to_json
 
 OnBad = Literal["error", "skip"]

@@ -19,12 +19,11 @@ from jaxtyping import Int64
 
 from gato_lite.envs.columns import BadValue, column_name, stack
 from gato_lite.envs.episodes import Episodes
-from gato_lite.envs.folder import FolderLock, claim, replacing, sweep
+from gato_lite.envs.folder import claim, replacing, sweep
 from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
 from gato_lite.envs.parts import (
     Document,
     Turn,
-    describe,
     part_name,
     read_document_rows,
     read_episodes,
@@ -32,6 +31,7 @@ from gato_lite.envs.parts import (
     sides,
     write_document_rows,
 )
+from gato_lite.lock import FolderLock
 from gato_lite.spaces import AnySpace, leaf_spaces, require_leaf, space_from_json
 
 __all__ = [
@@ -76,11 +76,15 @@ class Dataset:
             dataset = cls(path, info)
         except ValueError as error:
             raise DatasetError(f"{path / INFO_FILE}: {error}") from error
+        missing = [part.file for part in info.parts if not (path / part.file).is_file()]
+        if missing:
+            raise DatasetError(
+                f"{path}: expected every part that {INFO_FILE} lists, found {len(missing)} of {len(info.parts)}"
+                f" missing: {', '.join(missing)}; copy them here, or record again"
+            )
         for part in info.parts:
-            file = path / part.file
-            found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-            if found != f"{part.size} bytes":
-                raise DatasetError(f"{file}: expected {part.size} bytes, found {found}")
+            if problem := _size_problem(path, part):
+                raise DatasetError(problem)
         return dataset
 
     @property
@@ -99,13 +103,13 @@ class Dataset:
         return self._control_spaces()[1]
 
     def read_part(self, index: int) -> Episodes:
-        """The episodes of one part of a control dataset; page checksums are verified, arrays are read-only.
+        """The episodes of one part of a control dataset; its SHA-256 is verified, arrays are read-only.
 
         Raises:
             DatasetError: the file is damaged, or holds another number of rows or timesteps than it should.
         """
         part = self.info.parts[index]
-        episodes = read_episodes(self.path / part.file, *self._control_spaces())
+        episodes = read_episodes(self.path / part.file, *self._control_spaces(), sha256=part.sha256)
         self._expect(part, len(episodes), int(episodes.lengths.sum()))
         return episodes
 
@@ -127,7 +131,7 @@ class Dataset:
         if self.info.kind != "documents":
             raise ValueError(f"{self.path}: expected a dataset of documents, got kind={self.info.kind!r}")
         part = self.info.parts[index]
-        rows = read_document_rows(self.path / part.file)
+        rows = read_document_rows(self.path / part.file, sha256=part.sha256)
         self._expect(part, len(rows), 0)
         return rows
 
@@ -243,22 +247,29 @@ def _batches(rows: Iterable[Document], size: int) -> Iterator[list[Document]]:
 
 def check(path: str | Path) -> list[str]:
     """Every problem of the dataset in `path`, each naming its file: hashes, counts and every value. Repairs nothing."""
+    path = Path(path)
     try:
-        dataset = Dataset.open(path)
-    except DatasetError as error:
-        return [str(error)]
+        dataset = Dataset(path, read_info(path))
+    except ValueError as error:
+        return [str(error) if str(path) in str(error) else f"{path / INFO_FILE}: {error}"]
     problems = [problem for index in range(dataset.n_parts) for problem in _part_problems(dataset, index)]
     listed = {part.file for part in dataset.info.parts}
     strays = sorted(file for file in dataset.path.glob("part-*.parquet") if file.name not in listed)
     return problems + [f"{file}: expected to be listed in {INFO_FILE}, found it is not" for file in strays]
 
 
+def _size_problem(path: Path, part: Part) -> str | None:
+    """Whether a part is there with its size; None if so."""
+    file = path / part.file
+    if not file.is_file():
+        return f"{file}: expected {part.size} bytes, found no such file"
+    size = file.stat().st_size
+    return None if size == part.size else f"{file}: expected {part.size} bytes, found {size}: truncated or altered"
+
+
 def _part_problems(dataset: Dataset, index: int) -> list[str]:
-    part = dataset.info.parts[index]
-    file = dataset.path / part.file
-    digest = describe(file, rows=part.rows, timesteps=part.timesteps).sha256
-    if digest != part.sha256:
-        return [f"{file}: expected SHA-256 {part.sha256}, found {digest}"]
+    if problem := _size_problem(dataset.path, dataset.info.parts[index]):
+        return [problem]
     try:
         return dataset.problems(index)
     except DatasetError as error:

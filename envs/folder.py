@@ -1,6 +1,6 @@
 """Writing into a dataset folder so that nothing half-written is ever taken for whole.
 
-Every file is written under a temporary name, forced to disk and renamed. While a process writes, a lock file names it.
+Every file is written under a temporary name, forced to disk and renamed. Writers hold the folder's lock.
 
 A dataset that replaces another lies beside it in the same folder, its parts numbered from 500000 where the old ones are
 numbered from 0 and the other way round. The one rename of `dataset.json` changes from the old to the new; a kill before
@@ -10,16 +10,14 @@ it leaves the old one whole, a kill after it the new one. What neither lists is 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
 from gato_lite.envs.format import INFO_FILE, PART_NAME, DatasetError, DatasetInfo, read_info
+from gato_lite.lock import FolderLock
 
 OTHER_FIRST_PART: Final = 500_000
 """Number of the first part of a dataset that replaces one with parts from 0."""
@@ -120,62 +118,3 @@ def is_ours(file: Path) -> bool:
     """Whether `file` has a name that a dataset's files have."""
     named = file.name in {INFO_FILE, FolderLock.NAME} or PART_NAME.fullmatch(file.name) is not None
     return named or _TEMPORARY_NAME.fullmatch(file.name) is not None
-
-
-class FolderLock:
-    """While it is held, `path` is written by this process alone; the lock file says who holds it.
-
-    A lock whose process has ended on this host is stale and is taken over.
-
-    Raises:
-        BlockingIOError: another process writes into the folder.
-    """
-
-    NAME = ".lock"
-
-    def __init__(self, path: Path) -> None:
-        self.file = path / self.NAME
-
-    def __enter__(self) -> Self:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(3):
-            try:
-                descriptor = os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                self._remove_if_stale()
-                continue
-            with os.fdopen(descriptor, "w") as file:
-                json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
-            return self
-        raise BlockingIOError(f"{self.file}: another process takes this lock again and again; wait for it to end")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.file.unlink(missing_ok=True)
-
-    def _remove_if_stale(self) -> None:
-        try:
-            owner: Any = json.loads(self.file.read_text())  # Any: checked below
-            pid, host = int(owner["pid"]), str(owner["host"])
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError):
-            pid, host = 0, "unknown"
-        if host == socket.gethostname() and not _runs(pid):
-            self.file.unlink(missing_ok=True)
-            return
-        raise BlockingIOError(
-            f"{self.file.parent}: process {pid} on host {host} is writing into it;"
-            f" wait for it to end, or delete {self.file} if it has"
-        )
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

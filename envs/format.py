@@ -9,11 +9,12 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from gato_lite.config import LeafKind, TokenSpec
+from gato_lite.format_version import later_version
 from gato_lite.spaces import Json
 
 FORMAT_VERSION: Final = 1
@@ -144,14 +145,11 @@ def read_info(path: Path) -> DatasetInfo:
     if not file.is_file():
         found = "a recording that was not finished" if any(path.glob("part-*")) else "none"
         raise DatasetError(f"{path}: expected a dataset ({INFO_FILE} and part-*.parquet), found {found}")
+    data = file.read_bytes()
     try:
-        stored: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])  # Any: checked below
-        version = stored.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise DatasetError(
-                f"{file}: expected format_version ≤ {FORMAT_VERSION}, found {version}; a later gato_lite wrote it"
-            )
-        info = msgspec.convert(stored, DatasetInfo)
+        if problem := later_version(data, FORMAT_VERSION):
+            raise DatasetError(f"{file}: {problem}")
+        info = msgspec.json.decode(data, type=DatasetInfo)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file}: expected the JSON of a dataset, found damage: {error}") from error
     _check_info(file, info)

@@ -153,21 +153,40 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     return metadata
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None, texts: Sequence[str] = ()) -> pa.Table:
-    """A part's columns, page checksums verified; the string columns in `texts` come dictionary-encoded.
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, texts: Sequence[str] = (), sha256: str | None = None
+) -> pa.Table:
+    """A part's columns; the string columns in `texts` come dictionary-encoded.
+
+    Page checksums are verified, and where `sha256` is given the whole file: pages alone leave the headers between them
+    and the footer open.
 
     Raises:
         DatasetError: the file is damaged; the message names it.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(texts)) as file:
+        source: Any = path  # Any: pyarrow takes a path or a buffer
+        if sha256 is not None:
+            data = path.read_bytes()
+            source = pa.BufferReader(data)  # what was hashed is what is read
+            if (found := hashlib.sha256(data).hexdigest()) != sha256:
+                raise DatasetError(f"{path}: expected SHA-256 {sha256}, found {found}: the file is altered")
+        with pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=list(texts)) as file:
             return file.read(columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: expected a whole Parquet file, found damage: {error}") from error
 
 
-def read_episodes(path: Path, observation_space: AnySpace, action_space: AnySpace) -> Episodes:
+def read_episodes(
+    path: Path, observation_space: AnySpace, action_space: AnySpace, *, sha256: str | None = None
+) -> Episodes:
     """All episodes of one part; arrays are read-only.
+
+    Args:
+        path: The file.
+        observation_space: What its observations are of.
+        action_space: What its actions are of.
+        sha256: Digest of the whole file, where it is known.
 
     Raises:
         DatasetError: the file is damaged, or its columns do not fit the spaces.
@@ -182,7 +201,7 @@ def read_episodes(path: Path, observation_space: AnySpace, action_space: AnySpac
         for leaf_path, leaf in leaves.items()
         if is_text(leaf)
     ]
-    table = read_table(path, texts=texts)
+    table = read_table(path, texts=texts, sha256=sha256)
     if any(name.split("/")[0] == "label" for name in table.column_names):
         sides.append(("label", leaf_spaces(action_space)))
     lengths: npt.NDArray[np.int64] = _column(path, table, "length").to_numpy()
@@ -220,13 +239,13 @@ def read_lengths(path: Path) -> Int64[np.ndarray, " E"]:
     return lengths
 
 
-def read_document_rows(path: Path) -> list[Document]:
-    """All documents of one part.
+def read_document_rows(path: Path, *, sha256: str | None = None) -> list[Document]:
+    """All documents of one part; `sha256` is the digest of the whole file, where it is known.
 
     Raises:
         DatasetError: the file is damaged, or a column has another type than it should.
     """
-    table = read_table(path)
+    table = read_table(path, sha256=sha256)
     columns: dict[str, list[Any]] = {}  # Any: the fields of Document
     for name, (kind, absent) in _DOCUMENT_COLUMNS.items():
         if absent is not None and name not in table.column_names:

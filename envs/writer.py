@@ -11,9 +11,10 @@ from typing import Final, Literal, Self
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import Episodes, concatenate_episodes
-from gato_lite.envs.folder import FolderLock, claim, sweep
+from gato_lite.envs.folder import claim, sweep
 from gato_lite.envs.format import BLOCK, DatasetInfo, Part, Reference, Spec
 from gato_lite.envs.parts import part_name, write_episodes
+from gato_lite.lock import FolderLock
 from gato_lite.spaces import AnySpace, Json, require_leaf, space_to_json
 
 PART_BYTES: Final = 64 * 2**20

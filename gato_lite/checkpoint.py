@@ -6,13 +6,16 @@ SHA-256 of the other three). Decisions:
 - A checkpoint is written to a hidden folder, every file and folder is fsynced, and one rename makes it visible. A kill
   at any moment leaves the old ones, or the old ones and the new one.
 - Older ones go only after the new one is whole, and each leaves by a rename before its files are deleted.
+- NaN and infinity are never saved and never loaded: a model that has them is lost, the checkpoint before it is not.
 - Nothing is unpickled. A file that looks like a pickle is refused by name, since loading one runs its code.
 - Hashes find damage, not malice: whoever can change a file can change the manifest beside it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,10 +28,11 @@ from typing import Any, Final
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from gato_lite import __version__
+from gato_lite.format_version import later_version
+from gato_lite.tensor_files import is_pickle, not_finite, read_finite_tensors, shortened, storable
 
 FORMAT_VERSION: Final = 1
 """Version of the folder's format; a reader refuses later ones."""
@@ -39,12 +43,16 @@ MODEL_FILE: Final = "model.safetensors"
 OPTIMIZER_FILE: Final = "optimizer.safetensors"
 """Optimizer tensors in a checkpoint's folder."""
 
-_STATE: Final = "state.json"
-_MANIFEST: Final = "manifest.json"
-_NAMES: Final = (MODEL_FILE, OPTIMIZER_FILE, _STATE)
+STATE_FILE: Final = "state.json"
+"""The training loop's own state in a checkpoint's folder."""
+MANIFEST_FILE: Final = "manifest.json"
+"""Sizes and hashes of the others; a checkpoint without it is none."""
+_NAMES: Final = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE)
 _STEP: Final = re.compile(r"step_(0|[1-9][0-9]*)")
-_PICKLES: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""First bytes of torch.save's zip file and of pickle protocols 2 to 5."""
+
+
+class NotFiniteError(RuntimeError):
+    """What was to be saved holds NaN or infinity; nothing was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +93,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The other files of the folder."""
 
 
-class _Version(msgspec.Struct):
-    """The part of a manifest that every version has."""
-
-    format_version: int
-    gato_lite: str = "unknown"
-
-
 def save_checkpoint(
     run: Path | str,
     step: int,
@@ -118,6 +119,7 @@ def save_checkpoint(
 
     Raises:
         ValueError: `step` or `keep` is out of range, or `state` is not JSON.
+        NotFiniteError: a tensor holds NaN or infinity.
         OSError: the disk refused; no checkpoint was lost.
     """
     if step < 0 or keep < 1:
@@ -127,6 +129,10 @@ def save_checkpoint(
     except (TypeError, ValueError) as error:
         raise ValueError(f"a checkpoint's state must be JSON without NaN or infinity: {error}") from error
     folder = Path(run) / FOLDER
+    if problems := [*not_finite(model), *not_finite(optimizer)]:
+        known = list_checkpoints(run)
+        kept = f"the newest checkpoint is still that of step {known[-1]}" if known else "there is no checkpoint yet"
+        raise NotFiniteError(f"{folder / f'step_{step}'}: not saved, {shortened(problems)}; {kept}")
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     partial = _hidden(folder, step)
@@ -152,13 +158,13 @@ def _write_files(
     folder: Path, step: int, model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor], state: bytes
 ) -> None:
     """A checkpoint's files, the manifest last, all of them on the disk."""
-    save_file(_storable(model), folder / MODEL_FILE)
-    save_file(_storable(optimizer), folder / OPTIMIZER_FILE)
-    (folder / _STATE).write_bytes(state)
+    save_file(storable(model), folder / MODEL_FILE)
+    save_file(storable(optimizer), folder / OPTIMIZER_FILE)
+    (folder / STATE_FILE).write_bytes(state)
     files = {name: _record(folder / name) for name in _NAMES}
     manifest = Manifest(format_version=FORMAT_VERSION, gato_lite=__version__, step=step, files=files)
-    (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-    for name in (*_NAMES, _MANIFEST):
+    (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    for name in (*_NAMES, MANIFEST_FILE):
         _sync(folder / name)
     _sync(folder)
 
@@ -168,8 +174,14 @@ def list_checkpoints(run: Path | str) -> list[int]:
     folder = Path(run) / FOLDER
     if not folder.is_dir():
         return []
-    found = (_STEP.fullmatch(entry.name) for entry in folder.iterdir() if (entry / _MANIFEST).is_file())
+    found = (_STEP.fullmatch(entry.name) for entry in folder.iterdir() if (entry / MANIFEST_FILE).is_file())
     return sorted(int(match[1]) for match in found if match)
+
+
+def checkpoint_step(folder: Path) -> int | None:
+    """The step of the run's checkpoint that `folder` is; None where it is none."""
+    match = _STEP.fullmatch(folder.name)
+    return int(match[1]) if match and folder.parent.name == FOLDER else None
 
 
 def load_checkpoint(path: Path | str, *, step: int | None = None, with_optimizer: bool = True) -> Checkpoint:
@@ -192,23 +204,32 @@ def load_checkpoint(path: Path | str, *, step: int | None = None, with_optimizer
         raise ValueError(f"{error}{_intact_before(folder)}") from error
 
 
+def set_aside_after(run: Path | str, step: int) -> list[Path]:
+    """Renames the checkpoints after `step` to `aside_step_N`, which no reader takes and no writer deletes."""
+    folder = Path(run) / FOLDER
+    moved = []
+    for later in [other for other in list_checkpoints(run) if other > step]:
+        names = (f"aside_step_{later}{number}" for number in ("", *(f"_{n}" for n in itertools.count(2))))
+        target = next(folder / name for name in names if not (folder / name).exists())
+        moved.append((folder / f"step_{later}").rename(target))
+    if moved:
+        _sync(folder)
+    return moved
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the checkpoint in `folder`.
 
     Raises:
         ValueError: it is missing, not a manifest, of a later format, or of another step than the folder's name says.
     """
-    path = folder / _MANIFEST
+    path = folder / MANIFEST_FILE
     if not path.is_file():
         raise ValueError(f"{path}: missing, so this checkpoint was never finished{_other_weights(folder)}")
     try:
         data = path.read_bytes()
-        version = msgspec.json.decode(data, type=_Version)
-        if version.format_version > FORMAT_VERSION:
-            raise ValueError(
-                f"{path}: format version {version.format_version} was written by gato_lite {version.gato_lite}; "
-                f"gato_lite {__version__} reads up to {FORMAT_VERSION}: install gato_lite ≥ {version.gato_lite}"
-            )
+        if problem := later_version(data, FORMAT_VERSION):
+            raise ValueError(f"{path}: {problem}")
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a checkpoint's manifest, found other content ({error})") from error
@@ -233,7 +254,7 @@ def checkpoint_problems(folder: Path, names: Collection[str] = _NAMES) -> list[s
 def _find(path: Path, step: int | None) -> Path:
     """The folder of the checkpoint that `path` and `step` mean."""
     if path.is_file():
-        kind = "a pickle, which can run code when loaded" if _is_pickle(path) else "a file"
+        kind = "a pickle, which can run code when loaded" if is_pickle(path) else "a file"
         raise ValueError(f"{path}: expected the folder of a run or checkpoint with safetensors, found {kind}")
     if _STEP.fullmatch(path.name) and path.is_dir():
         return path
@@ -251,27 +272,31 @@ def _find(path: Path, step: int | None) -> Path:
 def _read(folder: Path, *, with_optimizer: bool) -> Checkpoint:
     """The checkpoint in `folder`, once its files are found to be those of the manifest."""
     manifest = read_manifest(folder)
-    problems = checkpoint_problems(folder, _NAMES if with_optimizer else (MODEL_FILE, _STATE))
+    problems = checkpoint_problems(folder, _NAMES if with_optimizer else (MODEL_FILE, STATE_FILE))
     if problems:
         raise ValueError("; ".join(problems))
     return Checkpoint(
         path=folder,
         step=manifest.step,
-        model=_tensors(folder / MODEL_FILE),
-        optimizer=_tensors(folder / OPTIMIZER_FILE) if with_optimizer else {},
-        state=_json(folder / _STATE),
+        model=read_finite_tensors(folder / MODEL_FILE),
+        optimizer=read_finite_tensors(folder / OPTIMIZER_FILE) if with_optimizer else {},
+        state=read_state(folder),
     )
 
 
 def _intact_before(folder: Path) -> str:
     """Words that point to the newest intact checkpoint older than `folder`, or nothing."""
-    match = _STEP.fullmatch(folder.name)
-    if match is None or folder.parent.name != FOLDER:
+    damaged = checkpoint_step(folder)
+    if damaged is None:
         return ""
-    for step in reversed([step for step in list_checkpoints(folder.parent.parent) if step < int(match[1])]):
+    for step in reversed([step for step in list_checkpoints(folder.parent.parent) if step < damaged]):
         previous = folder.parent / f"step_{step}"
-        if not checkpoint_problems(previous):
-            return f". The previous checkpoint step_{step} is intact: {previous}"
+        with contextlib.suppress(ValueError):
+            _read(previous, with_optimizer=True)
+            return (
+                f". The previous checkpoint step_{step} is intact: train on from it with --resume --from-step {step},"
+                f" or give {previous} in place of the run"
+            )
     return ". No older checkpoint is intact"
 
 
@@ -279,7 +304,7 @@ def _file_problem(path: Path, expected: FileRecord) -> str | None:
     """What is wrong with one file, or None."""
     if not path.is_file():
         return f"{path}: expected {expected.size} bytes, found no file{_other_weights(path.parent)}"
-    if _is_pickle(path):
+    if is_pickle(path):
         return f"{path}: expected safetensors or JSON, found a pickle, which can run code when loaded: refused"
     size = path.stat().st_size
     if size != expected.size:
@@ -296,22 +321,13 @@ def _other_weights(folder: Path) -> str:
     return f" ({', '.join(names)} is a pickle, which can run code when loaded: refused)" if names else ""
 
 
-def _is_pickle(path: Path) -> bool:
-    """Whether the file starts like a pickle or like torch.save's zip file."""
-    with path.open("rb") as file:
-        return file.read(4).startswith(_PICKLES)
+def read_state(folder: Path) -> dict[str, Any]:  # Any: JSON
+    """`state.json` of the checkpoint in `folder`; integers of any size stay exact, as generators' states need.
 
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected safetensors, found other content ({error})") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; integers of any size stay exact, as generators' states need."""
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    path = folder / STATE_FILE
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -319,18 +335,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors as safetensors wants them: on the CPU, contiguous, none sharing memory with another."""
-    seen: set[int] = set()
-    stored = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        pointer = plain.untyped_storage().data_ptr()
-        stored[name] = plain.clone() if pointer in seen else plain
-        seen.add(pointer)
-    return stored
 
 
 def _record(path: Path) -> FileRecord:

@@ -19,11 +19,13 @@ import msgspec
 import torch
 from gymnasium import Space
 
-from gato_lite.checkpoint import Checkpoint, load_checkpoint
+from gato_lite.checkpoint import Checkpoint, checkpoint_step, load_checkpoint
 from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.format_version import later_version
 from gato_lite.model import Gato
 from gato_lite.names import unknown_name
 from gato_lite.spaces import AnySpace, space_from_json, space_to_json
+from gato_lite.tensor_files import shortened
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 FORMAT_VERSION: Final = 1
@@ -69,12 +71,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How it was trained."""
 
 
-class _Version(msgspec.Struct):
-    format_version: int
+def run_and_step(path: Path | str) -> tuple[Path, int | None]:
+    """The folder of a run, and the step where `path` is that of one of its checkpoints."""
+    folder = Path(path)
+    step = checkpoint_step(folder)
+    return (folder, None) if step is None else (folder.parent.parent, step)
 
 
 def run_folder(path: Path | str) -> Path:
-    """The run at `path`: the folder itself, or its `run` folder if it is what `gato-lite demo` left."""
+    """The run or checkpoint at `path`: the folder itself, or its `run` folder if it is what `gato-lite demo` left."""
     folder = Path(path)
     inner = folder / "run"
     return inner if not (folder / CONFIG_FILE).is_file() and (inner / CONFIG_FILE).is_file() else folder
@@ -104,16 +109,13 @@ def read_run_config(run: Path | str) -> RunConfig:
         FileNotFoundError: there is no run in that folder.
         RunError: the file is damaged, or of a later format.
     """
-    path = Path(run) / CONFIG_FILE
+    path = run_and_step(run)[0] / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"'{run}' holds no run: expected the file {path}; train one with `gato-lite train`")
     data = path.read_bytes()
     try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-        if version < 1:
-            raise RunError(f"{path}: expected a format version from 1 to {FORMAT_VERSION}, found {version}")
-        if version > FORMAT_VERSION:
-            raise RunError(f"{path}: format version {version} needs a later gato-lite; this one reads {FORMAT_VERSION}")
+        if problem := later_version(data, FORMAT_VERSION):
+            raise RunError(f"{path}: {problem}")
         config = msgspec.json.decode(data, type=RunConfig)
         _refuse_unknown_fields(msgspec.json.decode(data))
     except (msgspec.DecodeError, TypeError) as error:
@@ -141,7 +143,7 @@ def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
     Raises:
         RunError: a file is missing or altered, or is another vocabulary's.
     """
-    folder = Path(run)
+    folder = run_and_step(run)[0]
     try:
         stored = (folder / VOCABULARY_FILE).read_bytes()
         vocabulary = Vocabulary.from_files(stored, (folder / TEXT_MODEL_FILE).read_bytes())
@@ -163,8 +165,8 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     """A trained model with its vocabulary and the formats of its tasks, ready to act.
 
     Args:
-        run: folder that `gato-lite train` or `gato-lite demo` wrote.
-        step: which checkpoint; None takes the newest.
+        run: folder that `gato-lite train` or `gato-lite demo` wrote, or that of one checkpoint in it.
+        step: which checkpoint; None takes the newest, or the one that `run` is.
         device: where the weights go.
 
     Raises:
@@ -200,7 +202,17 @@ def load_weights(gato: Gato, checkpoint: Checkpoint) -> None:
 def _check_weights(gato: Gato, checkpoint: Checkpoint) -> None:
     problems = weight_problems(gato, checkpoint.model)
     if problems:
-        raise RunError(f"{checkpoint.path}: weights do not fit the configuration: {'; '.join(problems[:8])}")
+        raise RunError(f"{checkpoint.path}: weights do not fit the configuration: {shortened(problems)}")
+    if problem := vocabulary_problem(gato, checkpoint.state):
+        raise RunError(f"{checkpoint.path}: {problem}")
+
+
+def vocabulary_problem(gato: Gato, state: Mapping[str, Any]) -> str | None:  # Any: JSON
+    """Whether a checkpoint's state names another vocabulary than the model's, under which ids mean other things."""
+    found = state.get("vocabulary", gato.vocabulary.fingerprint)
+    if found == gato.vocabulary.fingerprint:
+        return None
+    return f"trained with another vocabulary: expected fingerprint {gato.vocabulary.fingerprint}, found {found}"
 
 
 def weight_problems(gato: Gato, weights: dict[str, torch.Tensor]) -> list[str]:
@@ -216,9 +228,9 @@ def weight_problems(gato: Gato, weights: dict[str, torch.Tensor]) -> list[str]:
             if expected[name] != found[name]
         ),
         *(
-            f"{name} expected finite floating-point values, found {weights[name].dtype} with others"
-            for name in sorted(weights)
-            if not weights[name].is_floating_point() or not bool(torch.isfinite(weights[name]).all())
+            f"{name} expected floating-point values, found {weights[name].dtype}"
+            for name in sorted(expected.keys() & found.keys())
+            if not weights[name].is_floating_point()
         ),
     ]
 

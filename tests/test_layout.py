@@ -18,7 +18,14 @@ FOLDERS = ("envs", "tokenizers", "train")
 SHARED = {"gato_lite.config", "gato_lite.names", "gato_lite.sequence"}
 MAY_IMPORT = {
     "tokenizers": {*SHARED, "gato_lite.spaces", "gato_lite.tokenizers"},
-    "envs": {*SHARED, "gato_lite.spaces", "gato_lite.tokenizers", "gato_lite.envs"},
+    "envs": {
+        *SHARED,
+        "gato_lite.envs",
+        "gato_lite.format_version",
+        "gato_lite.lock",
+        "gato_lite.spaces",
+        "gato_lite.tokenizers",
+    },
 }
 """What of ours the files in a folder may import; train may import everything, gato_lite all but envs and train."""
 

@@ -29,6 +29,7 @@ import torch
 from gato_lite.envs.blocks import folder_name
 from gato_lite.envs.catalogue import find_tasks
 from gato_lite.envs.dataset import Dataset
+from gato_lite.lock import FolderLock
 from gato_lite.run import load
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.console import bar, share_bar, write_whole
@@ -139,13 +140,14 @@ def run_demo(out: Path, *, minutes: float = 10.0, overwrite: bool = False) -> No
         FileExistsError: `out` is taken and `overwrite` is off.
     """
     clock = Clock(minutes)
-    _claim(out, overwrite=overwrite)
     workers = min(usable_cores(), 8)
-    with clock.stage("recording"):
-        datasets = _record(out / "data", minutes, workers)
-    with clock.stage("training"):
-        run = _train(out, datasets, clock, workers)
-    _evaluate_and_report(out, run, clock, workers)
+    with FolderLock(out):
+        _claim(out, overwrite=overwrite)
+        with clock.stage("recording"):
+            datasets = _record(out / "data", minutes, workers)
+        with FolderLock(out / "run"), clock.stage("training"):
+            run = _train(out, datasets, clock, workers)
+        _evaluate_and_report(out, run, clock, workers)
 
 
 def _claim(out: Path, *, overwrite: bool) -> None:
@@ -155,16 +157,18 @@ def _claim(out: Path, *, overwrite: bool) -> None:
             __import__(package)
         except ImportError as error:
             raise ImportError(f"the demo needs the package {package}: pip install 'gato_lite[demo]'") from error
-    if out.exists() and any(out.iterdir()):
+    found = {entry.name for entry in out.iterdir()} - {FolderLock.NAME}
+    if found:
         if not overwrite:
             raise FileExistsError(f"'{out}' is not empty; replace it with --overwrite, or use another --out")
         known = {"data", "run", "scores.json", "language.json"}
-        if {entry.name for entry in out.iterdir()} - known or not any((out / "data").glob("*/part-*.parquet")):
+        if found - known or not any((out / "data").glob("*/part-*.parquet")):
             raise FileExistsError(
                 f"'{out}' holds something that is not a demo; delete it yourself or use another --out"
             )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+        with FolderLock(out / "run"):  # nobody trains it
+            for entry in [out / name for name in found]:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _record(data: Path, minutes: float, workers: int) -> dict[str, Path]:

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import numpy as np
 import torch
 
-from gato_lite.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from gato_lite.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, set_aside_after
 from gato_lite.model import MODALITIES, Gato, Losses, StreamTensors
 from gato_lite.run import RunError, load_weights
 from gato_lite.train.gradient import Gradient
@@ -216,16 +216,20 @@ class Trainer:
         self._meter_state: dict[str, Any] = {}
         self._saved: tuple[int, int] | None = None
 
-    def resume(self) -> bool:
-        """Takes up the newest checkpoint, if there is one.
+    def resume(self, step: int | None = None) -> bool:
+        """Takes up a checkpoint, if there is one.
+
+        Args:
+            step: which; None takes the newest. Checkpoints after it are set aside.
 
         Raises:
+            ValueError: it is damaged; the message says how to go on from an older one.
             RunError: it does not fit this model.
         """
         if not list_checkpoints(self.run):
             _drop_lines_after(self.run / "metrics.jsonl", 0)  # killed before the first checkpoint
             return False
-        checkpoint = load_checkpoint(self.run)
+        checkpoint = load_checkpoint(self.run, step=step)
         load_weights(self.gato, checkpoint)
         try:
             self._optimiser.load(checkpoint.optimizer)
@@ -239,6 +243,7 @@ class Trainer:
             raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error!r}") from error
         self._meter_state = checkpoint.state.get("meter", {})
         self._saved = (self.step, len(self.skipped))
+        set_aside_after(self.run, self.step)
         _drop_lines_after(self.run / "metrics.jsonl", self.step)
         return True
 
@@ -256,6 +261,7 @@ class Trainer:
                 "elapsed_s": self.elapsed_s,
                 "skipped": self.skipped,
                 "seed": self.config.seed,
+                "vocabulary": self.gato.vocabulary.fingerprint,
                 "meter": self._meter_state,
             },
         )

@@ -13,6 +13,7 @@ import torch
 
 from gato_lite.envs.catalogue import TASKS
 from gato_lite.envs.dataset import Dataset, Turn
+from gato_lite.lock import FolderLock
 from gato_lite.model import Gato
 from gato_lite.run import (
     CONFIG_FILE,
@@ -150,7 +151,7 @@ def prepare_run(
         gato = Gato(stored.model, vocabulary, seed=config.seed).to(training_device())
         gato.formats = stored.tasks
         return gato
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(map(len, _run_entries(out))):
         if not overwrite:
             raise FileExistsError(
                 f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
@@ -172,10 +173,10 @@ def prepare_run(
 
 
 def _run_entries(out: Path) -> tuple[list[Path], list[Path]]:
-    """What a run writes, and everything else, in a folder."""
+    """What a run writes, and everything else, in a folder; its lock is neither."""
     ours: list[Path] = []
     others: list[Path] = []
-    for entry in sorted(out.iterdir()):
+    for entry in sorted(entry for entry in out.iterdir() if entry.name != FolderLock.NAME):
         known = entry.name in RUN_ENTRIES or entry.name.startswith("events.out.tfevents.")
         partial = entry.name.startswith(".") and entry.name.endswith(".partial")
         (ours if known or partial else others).append(entry)
@@ -225,6 +226,7 @@ def train_run(
     *,
     length: Length,
     resume: bool = False,
+    from_step: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
@@ -236,16 +238,45 @@ def train_run(
         out: the run's folder.
         length: steps or minutes; the learning rate ends with them.
         resume: go on from the newest checkpoint.
+        from_step: with `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted.
         overwrite: replace a run that is there.
         on_progress: called every few steps.
 
     Raises:
         FileNotFoundError: a dataset is not there.
         FileExistsError: the folder is taken.
+        BlockingIOError: another process trains this run.
         DatasetError, RunError, ValueError: something in data or run does not fit; nothing was overwritten.
     """
     if not data:
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
+    if from_step is not None and not resume:
+        raise ValueError(f"from_step={from_step} is where to resume: give resume (--resume) too")
+    with FolderLock(out):
+        return _train_run(
+            config,
+            data,
+            out,
+            length=length,
+            resume=resume,
+            from_step=from_step,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+
+
+def _train_run(
+    config: TrainConfig,
+    data: Sequence[tuple[str, float]],
+    out: Path,
+    *,
+    length: Length,
+    resume: bool,
+    from_step: int | None,
+    overwrite: bool,
+    on_progress: Callable[[Progress], None] | None,
+) -> Path:
+    """`train_run` in a folder that nobody else writes into."""
     datasets = [(open_data(name), weight) for name, weight in data]
     vocabulary = (
         read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
@@ -269,6 +300,6 @@ def train_run(
         gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluator(known) if known else None
     )
     if resume:
-        trainer.resume()
+        trainer.resume(from_step)
     trainer.train()
     return out

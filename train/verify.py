@@ -6,33 +6,49 @@ All problems are found, not only the first: each is a line that names the file, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from gato_lite.checkpoint import FOLDER, MODEL_FILE, OPTIMIZER_FILE, checkpoint_problems, list_checkpoints
+from gato_lite.checkpoint import (
+    FOLDER,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    checkpoint_problems,
+    checkpoint_step,
+    list_checkpoints,
+    read_state,
+)
 from gato_lite.envs.dataset import check
+from gato_lite.envs.format import INFO_FILE
 from gato_lite.model import Gato
-from gato_lite.run import CONFIG_FILE, RunConfig, read_run_config, read_vocabulary, weight_problems
-from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.run import (
+    CONFIG_FILE,
+    RunConfig,
+    read_run_config,
+    read_vocabulary,
+    run_and_step,
+    vocabulary_problem,
+    weight_problems,
+)
+from gato_lite.tensor_files import is_pickle, not_finite, read_tensors
 
-_DATASET_FILE: Final = "dataset.json"
-_MANIFEST_FILE: Final = "manifest.json"
 _METRICS_FILE: Final = "metrics.jsonl"
+Kind = Literal["run", "checkpoint", "dataset", "weights", "folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found in one folder."""
+    """What `verify` found at one path."""
 
     path: Path
-    """The folder."""
-    kind: Literal["run", "checkpoint", "dataset"]
+    """The folder, or the file."""
+    kind: Kind
     """What it holds."""
     checked: tuple[str, ...]
     """Files and folders that were looked at, relative to `path`."""
@@ -56,44 +72,80 @@ class Verification:
 
 
 def verify(path: Path | str) -> Verification:
-    """Checks all that the folder holds.
+    """Checks all that is at `path`: a run, a checkpoint, a dataset, a file of weights, or a folder of such.
+
+    A file of a checkpoint or of a dataset is judged with the others of its folder.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: the folder holds neither a run, nor a checkpoint, nor a dataset.
+        FileNotFoundError: there is nothing.
+        ValueError: it is something else.
     """
     path = Path(path)
+    if path.is_file():
+        return _verify_file(path)
     if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise FileNotFoundError(f"{path}: expected the folder of a run, a checkpoint or a dataset, found {found}")
-    if (path / _DATASET_FILE).is_file():
+        raise FileNotFoundError(f"{path}: expected a run, a checkpoint, a dataset or a file of weights, found nothing")
+    if (path / INFO_FILE).is_file():
         parts = (part.name for part in sorted(path.glob("part-*.parquet")))
-        checked = (_DATASET_FILE, *parts)
-        return Verification(path=path, kind="dataset", checked=checked, problems=tuple(check(path)))
+        return Verification(path=path, kind="dataset", checked=(INFO_FILE, *parts), problems=tuple(check(path)))
     if (path / CONFIG_FILE).is_file() or (path / FOLDER).is_dir():
         return _verify_run(path)
-    if (path / _MANIFEST_FILE).is_file():
-        problems = tuple(_checkpoint_problems(path, None))
-        return Verification(path=path, kind="checkpoint", checked=(".",), problems=problems)
-    raise ValueError(
-        f"{path}: expected a run ({CONFIG_FILE}), a checkpoint ({_MANIFEST_FILE}) or a dataset ({_DATASET_FILE}), "
-        "found none of them"
-    )
+    if (path / MANIFEST_FILE).is_file() or checkpoint_step(path) is not None:
+        run = run_and_step(path)[0]
+        model = _model_of(run, []) if run != path else None
+        return _found(path, "checkpoint", ["."], _checkpoint_problems(path, model))
+    found = [verify(child) for child in sorted(path.iterdir()) if child.is_dir() and _is_known(child)]
+    if not found:
+        raise ValueError(
+            f"{path}: expected a run ({CONFIG_FILE}), a checkpoint ({MANIFEST_FILE}), a dataset ({INFO_FILE}) or a "
+            "folder of them, found none of them"
+        )
+    checked = [f"{each.path.name}/{name}" for each in found for name in each.checked]
+    return _found(path, "folder", checked, (problem for each in found for problem in each.problems))
+
+
+def _found(path: Path, kind: Kind, checked: Iterable[str], problems: Iterable[str]) -> Verification:
+    return Verification(path=path, kind=kind, checked=tuple(checked), problems=tuple(problems))
+
+
+def _is_known(folder: Path, depth: int = 2) -> bool:
+    """Whether `verify` finds something to judge in a folder."""
+    if any((folder / name).exists() for name in (INFO_FILE, CONFIG_FILE, FOLDER, MANIFEST_FILE)):
+        return True
+    return depth > 0 and any(child.is_dir() and _is_known(child, depth - 1) for child in folder.iterdir())
+
+
+def _verify_file(path: Path) -> Verification:
+    """Judges a file's folder where it belongs to one, else its tensors."""
+    for sign in (INFO_FILE, MANIFEST_FILE, CONFIG_FILE):
+        if (path.parent / sign).is_file():
+            return verify(path.parent)
+    if is_pickle(path):
+        problems = [f"{path}: expected safetensors, found a pickle, which can run code when loaded: refused"]
+    elif path.suffix == ".safetensors":
+        problems = list(_tensor_problems(path))
+    else:
+        raise ValueError(f"{path}: expected a run, a checkpoint, a dataset or a .safetensors file, found another file")
+    return _found(path, "weights", (path.name,), problems)
+
+
+def _tensor_problems(path: Path, model: Gato | None = None) -> Iterator[str]:
+    """What is wrong with the tensors in a file; names and shapes only where the `model` is known."""
+    try:
+        tensors = read_tensors(path)
+    except ValueError as error:
+        yield str(error)
+        return
+    problems = [*([] if model is None else weight_problems(model, tensors)), *not_finite(tensors)]
+    yield from (f"{path}: {problem}" for problem in problems)
 
 
 def _verify_run(run: Path) -> Verification:
     checked = [CONFIG_FILE]
     problems: list[str] = []
-    model: Gato | None = None
-    try:
-        config = read_run_config(run)
-        checked.append("vocabulary.json")
-        vocabulary = read_vocabulary(run, config)
-        checked += [f"task {task.name}" for task in config.tasks]
-        problems += _task_problems(run, config)
-        model = _weightless(config, vocabulary)
-    except (ValueError, OSError) as error:
-        problems.append(str(error))
+    model = _model_of(run, problems)
+    if model is not None:
+        checked += ["vocabulary.json", *(f"task {task.name}" for task in model.formats)]
     if (run / _METRICS_FILE).is_file():
         checked.append(_METRICS_FILE)
         problems += _metrics_problems(run / _METRICS_FILE)
@@ -102,17 +154,26 @@ def _verify_run(run: Path) -> Verification:
         problems.append(f"{run / FOLDER}: expected a whole checkpoint, found none")
     whole = {f"step_{step}" for step in steps}
     others = sorted(entry.name for entry in (run / FOLDER).glob("step_*") if entry.name not in whole)
-    problems += [f"{run / FOLDER / name}: expected a whole checkpoint, found no {_MANIFEST_FILE}" for name in others]
+    problems += [f"{run / FOLDER / name}: expected a whole checkpoint, found no {MANIFEST_FILE}" for name in others]
     for step in steps:
         checked.append(f"{FOLDER}/step_{step}")
         problems += _checkpoint_problems(run / FOLDER / f"step_{step}", model)
     return Verification(path=run, kind="run", checked=tuple(checked), problems=tuple(problems))
 
 
-def _weightless(config: RunConfig, vocabulary: Vocabulary) -> Gato:
-    """The model's names and shapes, without memory for its weights."""
-    with torch.device("meta"):
-        return Gato(config.model, vocabulary)
+def _model_of(run: Path, problems: list[str]) -> Gato | None:
+    """The run's model without memory for its weights; None where `problems`, which grow, keep it from being known."""
+    try:
+        config = read_run_config(run)
+        vocabulary = read_vocabulary(run, config)
+        problems += _task_problems(run, config)
+        with torch.device("meta"):
+            model = Gato(config.model, vocabulary)
+    except (ValueError, OSError) as error:
+        problems.append(str(error))
+        return None
+    model.formats = config.tasks
+    return model
 
 
 def _task_problems(run: Path, config: RunConfig) -> Iterator[str]:
@@ -124,24 +185,20 @@ def _task_problems(run: Path, config: RunConfig) -> Iterator[str]:
 
 
 def _checkpoint_problems(folder: Path, model: Gato | None) -> Iterator[str]:
-    """Problems of the files, then of the tensors in those that are whole; shapes only where the `model` is known."""
+    """Problems of the files, then of what is in those that are whole."""
     problems = checkpoint_problems(folder)
     yield from problems
     if problems:
         return
-    for name in (MODEL_FILE, OPTIMIZER_FILE):
-        path = folder / name
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            yield f"{path}: expected safetensors, found other content ({error})"
-            continue
-        if name == MODEL_FILE and model is not None:
-            yield from (f"{path}: {problem}" for problem in weight_problems(model, tensors))
-        for key, tensor in sorted(tensors.items()):
-            n_bad = int((~torch.isfinite(tensor)).sum())
-            if n_bad:
-                yield f"{path}: {key}: expected finite numbers, found NaN or infinity in {n_bad} of {tensor.numel()}"
+    yield from _tensor_problems(folder / MODEL_FILE, model)
+    yield from _tensor_problems(folder / OPTIMIZER_FILE)
+    try:
+        state = read_state(folder)
+    except ValueError as error:
+        yield str(error)
+        return
+    if model is not None and (problem := vocabulary_problem(model, state)):
+        yield f"{folder / STATE_FILE}: {problem}"
 
 
 def _metrics_problems(path: Path) -> Iterator[str]:

@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
-from gato_lite.envs.folder import OTHER_FIRST_PART, FolderLock, claim, part_number, replacing
+from gato_lite.envs.folder import OTHER_FIRST_PART, claim, part_number, replacing
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -27,30 +21,6 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         temporary.write_text("whole")
         assert not file.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
-
-
-def test_a_second_writer_is_told_who_the_first_is(tmp_path):
-    with FolderLock(tmp_path):
-        message = rf"process {os.getpid()} on host {socket.gethostname()} is writing into it"
-        with pytest.raises(BlockingIOError, match=message), FolderLock(tmp_path):
-            pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_lock_of_an_ended_process_is_taken_over(tmp_path):
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    (tmp_path / ".lock").write_text(json.dumps({"pid": int(ended.stdout), "host": socket.gethostname()}))
-    with FolderLock(tmp_path):
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-
-
-def test_a_lock_of_another_host_is_kept(tmp_path):
-    (tmp_path / ".lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
-    with (
-        pytest.raises(BlockingIOError, match=r"process 1 on host elsewhere .* delete .*\.lock if it has"),
-        FolderLock(tmp_path),
-    ):
-        pass
 
 
 def test_claim_leaves_other_files_alone(tmp_path):

@@ -160,7 +160,10 @@ def test_damage_is_named(tmp_path: Path, name: str) -> None:
     intact = save(tmp_path, 1)
     path = save(tmp_path, 2) / name
     data = path.read_bytes()
-    hint = re.escape(f". The previous checkpoint step_1 is intact: {intact}")
+    hint = re.escape(
+        ". The previous checkpoint step_1 is intact: train on from it with --resume --from-step 1, "
+        f"or give {intact} in place of the run"
+    )
 
     path.write_bytes(data[:-1])
     message = f"{path}: expected {len(data)} bytes, found {len(data) - 1}: the file is truncated or altered"
@@ -199,7 +202,7 @@ def altered_manifest(path: Path, **changes: object) -> None:
 
 def test_a_later_format_says_what_to_install(tmp_path: Path) -> None:
     altered_manifest(save(tmp_path, 2), format_version=9, gato_lite="9.1.0", new_field=[1])
-    with pytest.raises(ValueError, match="version 9 was written by gato_lite 9.1.0; .* install gato_lite ≥ 9.1.0"):
+    with pytest.raises(ValueError, match="version 9 needs gato-lite ≥ 9.1.0, .* pip install -U 'gato_lite>=9.1.0'"):
         load_checkpoint(tmp_path)
 
 

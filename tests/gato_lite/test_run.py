@@ -103,7 +103,7 @@ def test_no_checkpoint(tmp_path: Path, gato: Gato) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda c: c.update(format_version=2), "format version 2 needs a later gato-lite; this one reads 1"),
+        (lambda c: c.update(format_version=2), "format version 2 needs gato-lite > 0.1.0, this is gato-lite 0.1.0"),
         (lambda c: c.update(format_version="x"), "not a run's configuration"),
         (lambda c: c.update(surprise=1), "unknown field `surprise`"),
         (lambda c: c["model"].update(d_model=31), "d_model must be divisible by n_head, got d_model=31, n_head=2"),
@@ -219,7 +219,7 @@ def test_a_wrong_or_unknown_field_of_the_model(
 def test_unknown_fields_of_a_later_version_are_no_news(tmp_path: Path, gato: Gato) -> None:
     write(tmp_path, gato, 1)
     edit(tmp_path / "config.json", lambda c: (c.update(format_version=2), c["model"].update(news=1)))
-    with pytest.raises(RunError, match="format version 2 needs a later gato-lite"):
+    with pytest.raises(RunError, match="format version 2 needs gato-lite > 0.1.0"):
         load(tmp_path)
 
 

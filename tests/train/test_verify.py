@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gato_lite.checkpoint import save_checkpoint
 from gato_lite.config import GatoConfig, TokenSpec
@@ -106,12 +107,42 @@ def test_weights_of_another_model(run: Path) -> None:
 
 
 def test_weights_that_are_not_numbers(run: Path) -> None:
-    path = save_checkpoint(run, 3, model={"w": torch.tensor([1.0, float("nan")])}, optimizer={}, state={})
+    path = run / "weights.safetensors"
+    save_file({"w": torch.tensor([1.0, float("nan")])}, path)
+    (run / "config.json").unlink()
     found = verify(path)
-    assert found.kind == "checkpoint"
-    assert found.problems == (
-        f"{path / 'model.safetensors'}: w: expected finite numbers, found NaN or infinity in 1 of 2",
-    )
+    assert (found.kind, found.checked) == ("weights", ("weights.safetensors",))
+    assert found.problems == (f"{path}: w: expected finite numbers, found NaN or infinity in 1 of 2",)
+
+
+def test_a_checkpoint_is_judged_by_its_run(run: Path) -> None:
+    folder = run / "checkpoints" / "step_2"
+    for path in (folder, folder / "state.json"):
+        assert verify(path).ok
+        assert verify(path).kind == "checkpoint"
+    state = {"vocabulary": "of another run"}
+    save_checkpoint(run, 2, model={"w": torch.zeros(2)}, optimizer={}, state=state)
+    problems = verify(folder).problems
+    assert f"{folder / 'model.safetensors'}: unexpected w (2,)" in problems
+    assert f"{folder / 'state.json'}: trained with another vocabulary: expected fingerprint " in problems[-1]
+    assert verify(run).problems == problems
+
+
+def test_a_folder_of_runs_and_datasets(run: Path, tmp_path: Path) -> None:
+    write_documents(tmp_path / "data" / "texts", [Document(image=None, text="hello")], name="texts")
+    (tmp_path / "notes").mkdir()
+    found = verify(tmp_path)
+    assert (found.kind, found.ok) == ("folder", True)
+    assert found.checked[:3] == ("data/texts/dataset.json", "data/texts/part-000000.parquet", "run/config.json")
+    (run / "text.model").unlink()
+    (tmp_path / "data" / "texts" / "part-000000.parquet").unlink()
+    assert len(verify(tmp_path).problems) == 2
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt")
+    (problem,) = verify(tmp_path / "model.pt").problems
+    assert problem.endswith("model.pt: expected safetensors, found a pickle, which can run code when loaded: refused")
 
 
 def test_a_dataset(tmp_path: Path) -> None:
@@ -127,10 +158,10 @@ def test_a_dataset(tmp_path: Path) -> None:
 
 
 def test_what_is_neither(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected a run .* or a dataset .*, found none of them"):
+    with pytest.raises(ValueError, match="expected a run .*, a dataset .* or a folder of them, found none of them"):
         verify(tmp_path)
-    with pytest.raises(FileNotFoundError, match="expected the folder of .*, found nothing"):
+    with pytest.raises(FileNotFoundError, match="expected a run, .*, found nothing"):
         verify(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(FileNotFoundError, match="found a file"):
+    with pytest.raises(ValueError, match="file: expected a run, .* found another file"):
         verify(tmp_path / "file")

@@ -36,6 +36,8 @@ class Options:
     """Of weights and batches; None takes the recipe's."""
     resume: bool = False
     """Go on from the newest checkpoint in RUN, with the same recipe and data."""
+    from_step: Annotated[int | None, arg(metavar="N")] = None
+    """With --resume: go on from the checkpoint of step N; later ones are set aside, none is deleted."""
     overwrite: bool = False
     """Replace the run that is in RUN."""
 
@@ -76,6 +78,7 @@ def run(options: Options) -> int:
                 options.out,
                 length=length,
                 resume=options.resume,
+                from_step=options.from_step,
                 overwrite=options.overwrite,
                 on_progress=on_progress,
             )

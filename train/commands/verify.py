@@ -14,24 +14,23 @@ EXAMPLE: Final = "gato-lite verify emoji"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Check every hash, schema and value of a run, a checkpoint or a dataset. Nothing is repaired.
+    """Check every hash, schema and value of a run, a checkpoint, a dataset or weights. Nothing is repaired.
 
     The exit code is 1 if there is a problem.
     """
 
     path: Positional[Annotated[str, arg(metavar="PATH")]]
-    """Folder of a run, a checkpoint or a dataset; or a shipped dataset, emoji or text."""
+    """A run, a checkpoint, a dataset, a folder of them, a .safetensors file; or a shipped dataset, emoji or text."""
     json: bool = False
     """Write JSON."""
 
 
 def run(options: Options) -> int:
     """Prints what was found; 1 if something is wrong."""
-    from gato_lite.run import run_folder
     from gato_lite.train.shelf import dataset_folder
     from gato_lite.train.verify import verify
 
-    found = verify(run_folder(dataset_folder(options.path)))
+    found = verify(dataset_folder(options.path))
     if options.json:
         print_json(found.to_json())
     elif found.ok:
