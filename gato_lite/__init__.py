@@ -17,8 +17,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from gato_lite.chat import Chat
     from gato_lite.config import GatoConfig, TokenSpec
     from gato_lite.envs.record import record
+    from gato_lite.exchange import Exchange
     from gato_lite.generate import generate
     from gato_lite.model import Gato
     from gato_lite.policy import Policy
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Chat",
+    "Exchange",
     "Gato",
     "GatoConfig",
     "Policy",
@@ -43,6 +47,8 @@ __all__ = [
 ]
 
 _MODULES: Final[dict[str, str]] = {
+    "Chat": "gato_lite.chat",
+    "Exchange": "gato_lite.exchange",
     "Gato": "gato_lite.model",
     "GatoConfig": "gato_lite.config",
     "Policy": "gato_lite.policy",

@@ -1,4 +1,4 @@
-"""Prompts → text: captions, answers and continuations, many at once without padding.
+"""Prompts → text: captions, answers, translations and continuations, many at once without padding.
 
 A prompt is laid out as training documents are (`gato_lite.exchange`), and ends where the answer begins.
 """
@@ -11,22 +11,28 @@ from typing import overload
 import numpy as np
 import torch
 
-from gato_lite.cache import Decoder
+from gato_lite.choices import log_likelihoods
 from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
-from gato_lite.sequence import Tokens, plain
+from gato_lite.writing import Writer
+
+Turns = Sequence[Exchange]
+"""Earlier exchanges of one prompt."""
 
 
 @overload
 def generate(  # type: ignore[overload-overlap]  # a string is a sequence of strings too; it is taken as one prompt
-    gato: Gato, prompt: str = ..., image: Picture | None = ..., *, max_tokens: int = ..., temperature: float = ...,
-    top_p: float = ..., seed: int = ..., on_text: Callable[[str], None] | None = ...,
+    gato: Gato, prompt: str = ..., image: Picture | None = ..., *, before: Turns = ...,
+    choices: Sequence[str] | None = ..., max_tokens: int = ..., temperature: float = ..., top_p: float = ...,
+    seed: int = ..., stop: str | Sequence[str] = ..., on_text: Callable[[str], None] | None = ...,
 ) -> str: ...  # fmt: skip
 @overload
 def generate(
-    gato: Gato, prompt: Sequence[str], image: Sequence[Picture | None] | None = ..., *, max_tokens: int = ...,
-    temperature: float = ..., top_p: float = ..., seed: int = ..., on_text: Callable[[str], None] | None = ...,
+    gato: Gato, prompt: Sequence[str], image: Sequence[Picture | None] | None = ..., *,
+    before: Turns | Sequence[Turns] = ..., choices: Sequence[str] | None = ..., max_tokens: int = ...,
+    temperature: float = ..., top_p: float = ..., seed: int = ..., stop: str | Sequence[str] = ...,
+    on_text: Callable[[str], None] | None = ...,
 ) -> list[str]: ...  # fmt: skip
 @torch.inference_mode()
 def generate(
@@ -34,10 +40,13 @@ def generate(
     prompt: str | Sequence[str] = "",
     image: Picture | Sequence[Picture | None] | None = None,
     *,
+    before: Turns | Sequence[Turns] = (),
+    choices: Sequence[str] | None = None,
     max_tokens: int = 64,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    stop: str | Sequence[str] = (),
     on_text: Callable[[str], None] | None = None,
 ) -> str | list[str]:
     """What the model writes after a prompt, up to its `end` token.
@@ -46,10 +55,13 @@ def generate(
         gato: the model.
         prompt: text to continue, or a list of them, which share every forward; "" with a picture asks for a caption.
         image: (H, W, 1 to 4) uint8 picture before the text; for a list of prompts a list.
+        before: earlier exchanges, such as examples with their answers; for a list of prompts one run for all or a list.
+        choices: answers to choose from; the likeliest is returned and nothing else is written.
         max_tokens: most pieces to write, at least 1.
         temperature: 0 takes the likeliest piece; above 0 pieces are drawn.
         top_p: draws come from the fewest pieces whose probabilities sum to it.
         seed: of the draws.
+        stop: a text, or several, before whose first occurrence the answer ends.
         on_text: for one prompt, called with each new stretch of text as it is written.
 
     Returns:
@@ -60,82 +72,47 @@ def generate(
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    if "" in stops:
+        raise ValueError("stop must be one or more characters, got ''")
     single = isinstance(prompt, str)
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    images = [image] * len(prompts) if image is None or isinstance(image, np.ndarray) else list(image)
-    if len(images) != len(prompts):
-        raise ValueError(
-            f"expected a picture (or None) for each prompt, got {len(prompts)} prompts, {len(images)} pictures"
-        )
-    if not prompts:
+    asked = _exchanges([prompt] if isinstance(prompt, str) else list(prompt), image, before)
+    if not asked:
         return []
-    vocabulary = gato.vocabulary
-    documents = [
-        lay_out_exchanges([Exchange(image=picture, prompt=text)], vocabulary, gato.config.patch_size)[0]
-        for text, picture in zip(prompts, images, strict=True)
-    ]
+    if choices is not None:
+        likeliest = log_likelihoods(gato, asked, choices).argmax(1).tolist()
+        chosen = [choices[index] for index in likeliest]
+        return chosen[0] if single else chosen
+    documents = [lay_out_exchanges(turns, gato.vocabulary, gato.config.patch_size)[0] for turns in asked]
     for document in documents:
         if len(document) >= gato.config.context_length:
             raise ValueError(
                 f"the prompt is {len(document)} tokens, but the context holds {gato.config.context_length} with the "
                 "answer; shorten the text or shrink the picture"
             )
-    written = _write(gato, documents, max_tokens, Sampler(temperature, seed, top_p), on_text if single else None)
-    texts = [vocabulary.text.decode(np.asarray(ids, np.int32)) for ids in written]
+    longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
+    writer = Writer(gato, len(documents), longest)
+    hidden = writer.read(range(len(documents)), documents)
+    sampler = Sampler(temperature, seed, top_p)
+    texts = writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
     return texts[0] if single else texts
 
 
-def _write(
-    gato: Gato,
-    documents: Sequence[Tokens],
-    max_tokens: int,
-    sampler: Sampler,
-    on_text: Callable[[str], None] | None,
-) -> list[list[int]]:
-    """Pieces that follow each document; rows that reach `end` drop out of the forward."""
-    vocabulary = gato.vocabulary
-    longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
-    decoder = Decoder(gato, len(documents), longest)
-    legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
-    written: list[list[int]] = [[] for _ in documents]
-    rows = list(range(len(documents)))
-    hidden = decoder.read_documents(rows, documents)
-    shown = ""
-    while rows:
-        for row, chosen in zip(list(rows), sampler.choose(gato, hidden, [legal] * len(rows)), strict=True):
-            if chosen == vocabulary.end:
-                rows.remove(row)
-                continue
-            written[row].append(int(chosen))
-            if len(written[row]) == max_tokens:
-                rows.remove(row)
-        if on_text is not None:
-            text = vocabulary.text.decode(np.asarray(written[0], np.int32))
-            whole = not rows or not text.endswith("\ufffd")  # a character of several byte pieces is shown as one
-            if whole and text != shown:
-                on_text(text[len(shown) :])
-                shown = text
-        if rows:
-            hidden = _read_on(decoder, rows, documents, written)
-    return written
-
-
-def _read_on(
-    decoder: Decoder, rows: Sequence[int], documents: Sequence[Tokens], written: Sequence[Sequence[int]]
-) -> torch.Tensor:
-    """Reads each row's last piece; a row whose context is full keeps its newer half."""
-    full = [row for row in rows if decoder.cursors[row] == decoder.context_length]
-    going = [row for row in rows if decoder.cursors[row] < decoder.context_length]
-    hidden: dict[int, torch.Tensor] = {}
-    if full:
-        keep = decoder.context_length // 2
-        tails = []
-        for row in full:
-            document = documents[row]
-            ids = [*(document.ids.tolist() if not len(document.patch_shapes) else []), *written[row]]
-            tails.append(plain(ids[-keep:]))
-        hidden.update(zip(full, decoder.read_documents(full, tails), strict=True))
-    if going:
-        states = decoder.read(going, plain([written[row][-1] for row in going]), [1] * len(going))
-        hidden.update(zip(going, states, strict=True))
-    return torch.stack([hidden[row] for row in rows])
+def _exchanges(
+    prompts: Sequence[str], image: Picture | Sequence[Picture | None] | None, before: Turns | Sequence[Turns]
+) -> list[list[Exchange]]:
+    """All turns of each prompt, its own last and without an answer."""
+    images = [image] * len(prompts) if image is None or isinstance(image, np.ndarray) else list(image)
+    if len(images) != len(prompts):
+        raise ValueError(
+            f"expected a picture (or None) for each prompt, got {len(prompts)} prompts, {len(images)} pictures"
+        )
+    earlier = [list(before)] * len(prompts) if all(isinstance(turn, Exchange) for turn in before) else list(before)
+    if len(earlier) != len(prompts):
+        raise ValueError(
+            f"expected a run of earlier exchanges for each prompt, got {len(prompts)} prompts, {len(earlier)} runs"
+        )
+    return [
+        [*turns, Exchange(image=picture, prompt=text)]  # type: ignore[misc]  # a run of exchanges, as checked above
+        for text, picture, turns in zip(prompts, images, earlier, strict=True)
+    ]

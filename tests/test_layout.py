@@ -126,7 +126,7 @@ def test_public_names_are_declared_alike() -> None:
 
 
 def test_an_unknown_public_name() -> None:
-    with pytest.raises(AttributeError, match="module 'gato_lite' has no attribute 'Gata'; public names are Gato, "):
+    with pytest.raises(AttributeError, match="module 'gato_lite' has no attribute 'Gata'; public names are Chat, "):
         gato_lite.Gata  # noqa: B018
 
 

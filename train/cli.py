@@ -194,7 +194,11 @@ def _read(name: str, options: type[Any], example: str, args: list[str]) -> Any |
 
 def _gathered(options: type[Any], args: list[str]) -> list[str]:
     """`args` with the values of a repeated option in one place: `--data a --data b` is `--data a b`."""
-    many = {f"--{field.name.replace('_', '-')}" for field in fields(options) if "tuple[" in str(field.type)}
+    many = {
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(options)
+        if "tuple[" in str(field.type) and "UseAppendAction" not in str(field.type)
+    }
     values: dict[str, list[str]] = {}
     others: list[str] = []
     open_option: str | None = None

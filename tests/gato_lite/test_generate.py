@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from gato_lite.choices import log_likelihoods
 from gato_lite.exchange import Exchange, lay_out_exchanges
 from gato_lite.generate import generate
-from gato_lite.model import Gato
-from gato_lite.sequence import Tokens, plain
+from gato_lite.model import Gato, stream_tensors
+from gato_lite.sampling import Sampler
+from gato_lite.sequence import Document, Tokens, lay_out, plain
+from gato_lite.writing import Writer, _settled
 
 Uncached = Callable[[Gato, Tokens], torch.Tensor]
 PROMPTS = ["", "The capital", "Once upon a time there was a small boat,", "\x00<s>▁", "a"]
@@ -149,3 +152,71 @@ def test_what_is_no_picture(gato: Gato, wrong: np.ndarray) -> None:
 def test_one_picture_for_all_prompts(gato: Gato) -> None:
     shown = picture(9, 9)
     assert generate(gato, ["a", "b"], shown, max_tokens=5) == generate(gato, ["a", "b"], [shown, shown], max_tokens=5)
+
+
+def test_earlier_exchanges_are_read_first(gato: Gato) -> None:
+    examples = [Exchange(image=picture(16, 16), text="a cat"), Exchange(prompt="and", text="a dog")]
+    shown = picture(16, 16, seed=1)
+    tokens, _ = lay_out_exchanges([*examples, Exchange(image=shown, prompt="this")], gato.vocabulary)
+    writer = Writer(gato, 1)
+    (expected,) = writer.write(writer.read([0], [tokens]), 12, Sampler())
+    assert generate(gato, "this", shown, before=examples, max_tokens=12) == expected
+    apart = generate(gato, ["this", "this"], [shown, shown], before=[examples, []], max_tokens=12)
+    assert apart == [expected, generate(gato, "this", shown, max_tokens=12)]
+    assert generate(gato, ["this"], [shown], before=examples, max_tokens=12) == [expected]
+
+
+def test_as_many_runs_of_exchanges_as_prompts(gato: Gato) -> None:
+    with pytest.raises(ValueError, match="expected a run of earlier exchanges for each prompt, got 1 prompts, 2 runs"):
+        generate(gato, ["a"], before=[[Exchange(text="x")], [Exchange(text="y")]])
+
+
+def test_an_answer_ends_before_a_stop(gato: Gato) -> None:
+    whole = generate(gato, "The boat", max_tokens=40)
+    word = whole[len(whole) // 2 :][:3]
+    shown: list[str] = []
+    cut = generate(gato, "The boat", max_tokens=40, stop=["\nnever", word], on_text=shown.append)
+    assert cut == whole[: whole.index(word)]
+    assert "".join(shown) == cut
+    assert generate(gato, ["The boat", "x"], max_tokens=40, stop=word)[0] == cut
+    with pytest.raises(ValueError, match="stop must be one or more characters, got ''"):
+        generate(gato, "The boat", stop="")
+
+
+@pytest.mark.parametrize(
+    "text, stop, settled",
+    [("abc", (), 3), ("ab\ufffd", (), 2), ("abc", ("cd",), 2), ("abc", ("bcd", "xy"), 1), ("aab", ("ab",), 3)],
+)
+def test_what_is_shown_is_never_taken_back(text: str, stop: tuple[str, ...], settled: int) -> None:
+    assert _settled(text, stop) == settled
+
+
+def test_the_likeliest_choice(gato: Gato) -> None:
+    shown = picture(16, 16)
+    choices = ["red", "a green boat", "blue"]
+    by_hand = []
+    for choice in choices:
+        tokens, answers = lay_out_exchanges([Exchange(image=shown, prompt="?", text=choice)], gato.vocabulary)
+        document = Document(tokens=tokens, target=answers, labels=tokens.ids)
+        losses = gato.loss(stream_tensors(lay_out([document]), gato.vocabulary, None))
+        by_hand.append(-losses.mean.item() * int(answers.sum()))
+    found = log_likelihoods(gato, [[Exchange(image=shown, prompt="?")], [Exchange(prompt="and")]], choices)
+    assert found.shape == (2, 3)
+    assert found[0].tolist() == pytest.approx(by_hand, abs=1e-4)
+    assert generate(gato, "?", shown, choices=choices) == choices[int(np.argmax(by_hand))]
+    assert generate(gato, ["?", "and"], [shown, None], choices=choices)[1] == choices[int(found[1].argmax())]
+
+
+def test_choices_are_batched_without_a_difference(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[Exchange(prompt=word * n)] for n, word in enumerate(("boat ", "sea ", "x "), 1)]
+    whole = log_likelihoods(gato, prompts, ["yes", "no, never"])
+    monkeypatch.setattr("gato_lite.choices.TOKENS", 10)
+    assert np.allclose(log_likelihoods(gato, prompts, ["yes", "no, never"]), whole, atol=1e-4)
+
+
+def test_choices_that_cannot_be(gato: Gato) -> None:
+    for choices in ([], ["a", ""]):
+        with pytest.raises(ValueError, match="choices must be one or more texts"):
+            generate(gato, "?", choices=choices)
+    with pytest.raises(ValueError, match="but the context holds 256; shorten the text"):
+        generate(gato, "?", choices=["boat " * 300])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -283,6 +284,34 @@ def test_text_model(capsys, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_prompts_from_a_file(capsys, run, tmp_path, monkeypatch):
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    asked = [{"prompt": "The fog"}, {"prompt": "", "image": str(picture), "before": [{"prompt": "?", "text": "red"}]}]
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text("\n\n".join(map(json.dumps, asked)), "utf-8")
+    code, out, err = told(capsys, "prompt", run, "--requests", requests, "--max-tokens", 5)
+    assert (code, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert first["text"] == told(capsys, "prompt", run, "The fog", "--max-tokens", 5)[1].removesuffix("\n")
+    assert second["image"] == str(picture)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asked[0])))
+    assert json.loads(told(capsys, "prompt", run, "--requests", "-", "--max-tokens", 5)[1]) == first
+    requests.write_text('{"prompt": "a"}\n{"promt": "b"}', "utf-8")
+    assert f"{requests}, line 2: expected a request such as" in refused(capsys, "prompt", run, "--requests", requests)
+
+
+def test_chat(capsys, run, tmp_path, monkeypatch):
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"The fog\n\n/image {picture}\nand?\n"))
+    code, out, err = told(capsys, "prompt", run, "--chat", "--max-tokens", 4, "--json")
+    assert (code, err) == (0, "")
+    turns = [json.loads(line) for line in out.splitlines()]
+    assert [turn["prompt"] for turn in turns] == ["The fog", "and?"]
+    assert turns[0]["text"] == told(capsys, "prompt", run, "The fog", "--max-tokens", 4)[1].removesuffix("\n")
+
+
 def test_prompt(capsys, run, tmp_path):
     code, out, err = told(capsys, "prompt", run, "The fog", "--max-tokens", 5, "--json")
     assert (code, err) == (0, "")
@@ -294,7 +323,14 @@ def test_prompt(capsys, run, tmp_path):
     code, out, _ = told(capsys, "prompt", run, "--image", picture, "--max-tokens", 3, "--json")
     assert code == 0
     assert json.loads(out)["image"] == str(picture)
+    code, out, _ = told(
+        capsys, "prompt", run, "--image", picture, "--image", picture, "and", "--choice", "a", "--choice", "b"
+    )
+    assert (code, out.strip()) in {(0, "a"), (0, "b")}
+    whole = told(capsys, "prompt", run, "The fog", "--max-tokens", 9)[1].removesuffix("\n")
+    assert told(capsys, "prompt", run, "The fog", "--max-tokens", 9, "--stop", whole[4:6])[1] == whole[:4] + "\n"
     assert "temperature" in refused(capsys, "prompt", run, "The fog", "--temperature", -1)
+    assert "expected one of TEXT or --image, --chat, --requests" in refused(capsys, "prompt", run, "x", "--chat")
     assert "expected a whole picture" in refused(capsys, "prompt", run, "--image", run / "config.json")
 
 

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from tyro.conf import Positional, arg
+import msgspec
+from tyro.conf import Positional, UseAppendAction, arg
 
 from gato_lite.train.console import print_json
 
+if TYPE_CHECKING:
+    from gato_lite.exchange import Exchange, Picture
+    from gato_lite.model import Gato
+
 EXAMPLE: Final = """\
 gato-lite train quick --out runs/words --minutes 2
-gato-lite prompt runs/words "The king said" --max-tokens 40 --temperature 0.8"""
+gato-lite prompt runs/words "The king said" --max-tokens 40 --temperature 0.8
+echo '{"prompt": "The king"}' | gato-lite prompt runs/words --requests - --max-tokens 8"""
 
 SHIPPED_SIZE: Final = 32
 """Side in pixels of the shipped pictures."""
+BATCH: Final = 64
+"""Requests that share a forward."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Continue a text, or name a picture."""
+    """Continue a text, name a picture, answer a question, or talk."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """Folder of the run."""
     text: Positional[Annotated[str, arg(metavar="TEXT")]] = ""
-    """What to continue; after a picture, the beginning of its caption."""
-    image: Annotated[Path | None, arg(metavar="PNG")] = None
-    """A picture to name."""
+    """What to continue or to answer; after a picture, a question about it or the beginning of its caption."""
+    image: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PNG")] = ()
+    """A picture that stands before the text; may be given several times."""
+    choice: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT")] = ()
+    """An answer to choose from; give each of them."""
+    chat: bool = False
+    """Answer line after line of standard input, all of them one conversation; `/image PNG` shows a picture."""
+    requests: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Answer many at once: each line is a JSON object with prompt, image and before, a list of earlier turns with
+    prompt, image and text; - is standard input."""
     max_tokens: int = 64
     """Most pieces to write."""
     temperature: float = 0.0
@@ -38,42 +55,173 @@ class Options:
     """Draw from the fewest pieces whose probabilities sum to this."""
     seed: int = 0
     """Of the draws."""
+    stop: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT")] = ()
+    """A text before which an answer ends; may be given several times."""
     image_size: Annotated[int | None, arg(metavar="N")] = None
-    """Side in pixels that the picture is fitted into; None takes the size of the pictures the run was trained on."""
+    """Side in pixels that pictures are fitted into; None takes the size of the pictures the run was trained on."""
     json: bool = False
     """Write JSON."""
+
+    def __post_init__(self) -> None:
+        ways = {
+            "TEXT or --image": bool(self.text or self.image),
+            "--chat": self.chat,
+            "--requests": bool(self.requests),
+        }
+        given = [name for name, is_given in ways.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"expected one of {', '.join(ways)}, got {' and '.join(given)}")
+        if self.chat and self.choice:
+            raise ValueError("--choice answers one prompt or --requests, got --chat with it")
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """One line of `--requests`, or a turn before it."""
+
+    prompt: str = ""
+    image: str | None = None
+    text: str = ""
+    """What was answered, of a turn before."""
+    before: list[Request] = []
 
 
 def run(options: Options) -> None:
     """Writes the text as it comes, or all of it as JSON."""
     from gato_lite.generate import generate
     from gato_lite.run import load, run_folder
-    from gato_lite.train.pictures import decode_picture, square
 
     options = replace(options, run=run_folder(options.run))
     gato = load(options.run)
-    picture = None
-    if options.image is not None:
-        side = options.image_size if options.image_size is not None else _trained_size(options.run)
-        largest = gato.config.patch_size * math.isqrt(gato.config.context_length - 1)
-        if not 1 <= side <= largest:
-            raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {side}")
-        picture = square(decode_picture(options.image), side)
+    see = _eyes(options, gato)
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_p", "seed")}  # Any: options
+    if options.chat:
+        _chat(options, gato, see, how)
+        return
+    if options.requests is not None:
+        _answer(options, gato, see, how)
+        return
+    shown = [see(path) for path in options.image]
     text = generate(
         gato,
         options.text,
-        picture,
+        shown[-1] if shown else None,
+        before=_pictures(shown[:-1]),
+        choices=options.choice or None,
         max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-        on_text=None if options.json else _write,
+        stop=options.stop,
+        on_text=None if options.json or options.choice else _write,
+        **how,
     )
     if options.json:
-        image = None if options.image is None else str(options.image)
+        images = [str(path) for path in options.image]
+        image = images[0] if len(images) == 1 else images or None
         print_json({"prompt": options.text, "image": image, "text": text, "seed": options.seed})
     else:
-        print()
+        print(text if options.choice else "")
+
+
+def _eyes(options: Options, gato: Gato) -> Callable[[Path], Picture]:
+    """What turns a file into a picture of the run's size, once it is known that there is one."""
+    from gato_lite.train.pictures import decode_picture, square
+
+    sides: list[int] = []
+
+    def see(path: Path) -> Picture:
+        if not sides:
+            side = options.image_size if options.image_size is not None else _trained_size(options.run)
+            largest = gato.config.patch_size * math.isqrt(gato.config.context_length - 1)
+            if not 1 <= side <= largest:
+                raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {side}")
+            sides.append(side)
+        return square(decode_picture(path), sides[0])
+
+    return see
+
+
+def _pictures(pictures: Sequence[Picture]) -> list[Exchange]:
+    from gato_lite.exchange import Exchange
+
+    return [Exchange(image=picture) for picture in pictures]
+
+
+def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture], how: dict[str, Any]) -> None:
+    from gato_lite.chat import Chat
+
+    chat = Chat(gato, **how)
+    image: Picture | None = None
+    for line in _lines("you> "):
+        word, _, rest = line.partition(" ")
+        if word == "/image":
+            image = see(Path(rest.strip()))
+            continue
+        told = None if options.json else _write
+        text = chat.say(line, image, max_tokens=options.max_tokens, stop=options.stop, on_text=told)
+        image = None
+        if options.json:
+            sys.stdout.write(json.dumps({"prompt": line, "text": text}, ensure_ascii=False))
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+def _lines(greeting: str) -> Iterator[str]:
+    """Lines of standard input that say something; a terminal is greeted before each."""
+    is_terminal = sys.stdin.isatty()
+    while True:
+        if is_terminal:
+            _write(greeting)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _answer(options: Options, gato: Gato, see: Callable[[Path], Picture], how: dict[str, Any]) -> None:
+    """Answers every request, as many at once as share a forward, a JSON object a line in their order."""
+    from gato_lite.generate import generate
+
+    requests = list(_requests(options.requests))
+    for start in range(0, len(requests), BATCH):
+        some = requests[start : start + BATCH]
+        turns = [[_exchange(turn, see) for turn in (*request.before, request)] for request in some]
+        texts = generate(
+            gato,
+            [request.prompt for request in some],
+            [own[-1].image for own in turns],
+            before=[own[:-1] for own in turns],
+            choices=options.choice or None,
+            max_tokens=options.max_tokens,
+            stop=options.stop,
+            **how,
+        )
+        for request, text in zip(some, texts, strict=True):
+            answer = {"prompt": request.prompt, "image": request.image, "text": text, "seed": options.seed}
+            _write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+def _requests(file: Path | None) -> Iterator[Request]:
+    name = "standard input" if str(file) == "-" else str(file)
+    lines = sys.stdin if file is None or str(file) == "-" else file.read_text("utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                request = msgspec.json.decode(line, type=Request)
+            except msgspec.MsgspecError as error:
+                raise ValueError(
+                    f'{name}, line {number}: expected a request such as {{"prompt": "…"}}: {error}'
+                ) from error
+            if request.text or any(turn.before for turn in request.before):
+                raise ValueError(
+                    f"{name}, line {number}: expected `text` in the turns of `before` alone, and no `before` there"
+                )
+            yield request
+
+
+def _exchange(turn: Request, see: Callable[[Path], Picture]) -> Exchange:
+    from gato_lite.exchange import Exchange
+
+    image = None if turn.image is None else see(Path(turn.image))
+    return Exchange(image=image, prompt=turn.prompt, text=turn.text)
 
 
 def _trained_size(run: Path) -> int:

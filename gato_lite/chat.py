@@ -1,0 +1,73 @@
+"""A conversation: turn after turn, with everything said so far in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
+from gato_lite.model import Gato
+from gato_lite.sampling import Sampler
+from gato_lite.writing import Writer
+
+
+class Chat:
+    """One conversation with the model.
+
+    Args:
+        gato: the model.
+        temperature: 0 takes the likeliest piece; above 0 pieces are drawn.
+        top_p: draws come from the fewest pieces whose probabilities sum to it.
+        seed: of the draws.
+
+    Example:
+        >>> chat = Chat(gato)  # doctest: +SKIP
+        >>> chat.say("Good morning.")  # doctest: +SKIP
+    """
+
+    def __init__(self, gato: Gato, *, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> None:
+        self._gato = gato
+        self._sampler = Sampler(temperature, seed, top_p)
+        self._writer = Writer(gato, 1)
+        self.turns: list[Exchange] = []
+        """What was said and answered so far."""
+
+    @torch.inference_mode()
+    def say(
+        self,
+        prompt: str,
+        image: Picture | None = None,
+        *,
+        max_tokens: int = 64,
+        stop: Sequence[str] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """The model's answer; only what is new is read, and the oldest turns are forgotten when the context is full.
+
+        Args:
+            prompt: what is said.
+            image: (H, W, 1 to 4) uint8 picture before it.
+            max_tokens: most pieces of the answer, at least 1.
+            stop: texts before whose first occurrence the answer ends.
+            on_text: called with each new stretch of the answer as it is written.
+
+        Raises:
+            ValueError: an argument is out of range, or the turn alone fills the context.
+        """
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+        config = self._gato.config
+        said = Exchange(image=image, prompt=prompt)
+        # After an answer comes `end`, which is also what a document of text begins with.
+        turns = [Exchange(), said] if self.turns else [said]
+        tokens, _ = lay_out_exchanges(turns, self._gato.vocabulary, config.patch_size)
+        if len(tokens) >= config.context_length:
+            raise ValueError(
+                f"the turn is {len(tokens)} tokens, but the context holds {config.context_length} with the answer; "
+                "shorten the text or shrink the picture"
+            )
+        hidden = self._writer.read([0], [tokens])
+        (text,) = self._writer.write(hidden, max_tokens, self._sampler, stop=stop, on_text=on_text)
+        self.turns.append(Exchange(image=image, prompt=prompt, text=text))
+        return text

@@ -1,0 +1,59 @@
+"""How likely given answers are: for classes, and for questions whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from gato_lite.exchange import Exchange, lay_out_exchanges
+from gato_lite.model import Gato, stream_tensors
+from gato_lite.sequence import Document, lay_out
+
+TOKENS: Final = 8192
+"""Tokens of the documents that share a forward."""
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    gato: Gato, prompts: Sequence[Sequence[Exchange]], choices: Sequence[str]
+) -> Float64[np.ndarray, "N C"]:
+    """(N, C) log-probability in nats of each choice and the `end` after it as the answer to each prompt.
+
+    Args:
+        gato: the model.
+        prompts: the turns of each, the last without an answer.
+        choices: answers, none of them empty.
+
+    Raises:
+        ValueError: there is no choice, or one is empty, or a prompt with a choice is longer than the context.
+    """
+    if not choices or not all(choices):
+        raise ValueError(f"choices must be one or more texts, got {list(choices)}")
+    vocabulary, config = gato.vocabulary, gato.config
+    documents: list[Document] = []
+    for turns in prompts:
+        asked, _ = lay_out_exchanges(turns, vocabulary, config.patch_size)
+        for choice in choices:
+            answered = [*turns[:-1], replace(turns[-1], text=choice)]
+            tokens, _ = lay_out_exchanges(answered, vocabulary, config.patch_size)
+            if len(tokens) > config.context_length:
+                raise ValueError(
+                    f"the prompt with the answer {choice[:40]!r} is {len(tokens)} tokens, but the context holds "
+                    f"{config.context_length}; shorten the text or shrink the picture"
+                )
+            target = np.arange(len(tokens)) >= len(asked)
+            documents.append(Document(tokens=tokens, target=target, labels=tokens.ids, task=len(documents)))
+    nats = np.zeros(len(documents))
+    ends = np.cumsum([len(document.tokens) for document in documents])
+    for batch in np.unique(ends // TOKENS):
+        some = [documents[index] for index in np.flatnonzero(ends // TOKENS == batch)]
+        stream = stream_tensors(lay_out(some), vocabulary, None)
+        losses = gato.loss(stream if gato.device.type == "cpu" else stream.to(gato.device))
+        for group, lost in losses.groups:
+            np.add.at(nats, group.tasks.numpy(), lost.double().cpu().numpy())
+    return -nats.reshape(len(prompts), len(choices))

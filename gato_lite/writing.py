@@ -1,0 +1,119 @@
+"""Rows of text in progress, each with its own past in the cache: what captions, continuations and chats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gato_lite.cache import Decoder
+from gato_lite.model import Gato
+from gato_lite.sampling import Sampler
+from gato_lite.sequence import Tokens, concatenate, plain
+
+
+class Writer:
+    """Reads and writes in B rows that never see each other.
+
+    A row without room forgets: it keeps the newer half of a context of its text, read again, and none of its pictures.
+
+    Args:
+        gato: the model.
+        n_row: rows, B.
+        context_length: tokens a row can hold; None takes the model's.
+    """
+
+    def __init__(self, gato: Gato, n_row: int, context_length: int | None = None) -> None:
+        self._gato = gato
+        self._decoder = Decoder(gato, n_row, context_length)
+        self._said: list[list[int]] = [[] for _ in range(n_row)]
+        """Text and `end` tokens that each row has read."""
+
+    def read(self, rows: Sequence[int], runs: Sequence[Tokens]) -> Float[Tensor, "n D"]:
+        """Reads a run of tokens into each row.
+
+        Returns:
+            (n, D) hidden state after each row's last token.
+
+        Raises:
+            ValueError: a run is empty or longer than the context.
+        """
+        decoder, patch = self._decoder, self._gato.vocabulary.patch
+        length = decoder.context_length
+        anew, going = [], []
+        documents = []
+        for index, (row, run) in enumerate(zip(rows, runs, strict=True)):
+            if decoder.cursors[row] and decoder.cursors[row] + len(run) <= length:
+                going.append(index)
+            else:
+                kept = self._said[row][-max(length // 2 - len(run), 0) :] if length // 2 > len(run) else []
+                documents.append(concatenate([plain(kept), run]) if kept else run)
+                anew.append(index)
+            self._said[row] += run.ids[run.ids != patch].tolist()
+        states = []
+        if anew:
+            states.append(decoder.read_documents([rows[index] for index in anew], documents))
+        if going:
+            tokens = concatenate([runs[index] for index in going])
+            states.append(decoder.read([rows[index] for index in going], tokens, [len(runs[index]) for index in going]))
+        return torch.cat(states)[np.argsort([*anew, *going])]
+
+    def write(
+        self,
+        hidden: Float[Tensor, "B D"],
+        max_tokens: int,
+        sampler: Sampler,
+        *,
+        stop: Sequence[str] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[str]:
+        """What follows in each row, up to `end`, to a text in `stop`, or to `max_tokens` pieces.
+
+        Args:
+            hidden: state after each row's last token.
+            max_tokens: most pieces of a row.
+            sampler: chooses them; rows that are done drop out of the forward.
+            stop: a row ends before the first of them.
+            on_text: called with each new stretch of the first row's text; with `stop`, of what can be no part of one.
+        """
+        vocabulary = self._gato.vocabulary
+        legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
+        written: list[list[int]] = [[] for _ in self._said]
+        texts = [""] * len(written)
+        rows = list(range(len(written)))
+        shown = 0
+        while rows:
+            for row, chosen in zip(list(rows), sampler.choose(self._gato, hidden, [legal] * len(rows)), strict=True):
+                done = chosen == vocabulary.end
+                if not done:
+                    written[row].append(int(chosen))
+                    done = len(written[row]) == max_tokens
+                if stop or (row == 0 and on_text is not None):
+                    texts[row] = vocabulary.text.decode(np.asarray(written[row], np.int32))
+                    cut = [place for place in (texts[row].find(word) for word in stop) if place >= 0]
+                    if cut:
+                        texts[row], done = texts[row][: min(cut)], True
+                if done:
+                    rows.remove(row)
+            if on_text is not None:
+                upto = len(texts[0]) if 0 not in rows else _settled(texts[0], stop)
+                if upto > shown:
+                    on_text(texts[0][shown:upto])
+                    shown = upto
+            if rows:
+                hidden = self.read(rows, [plain(written[row][-1:]) for row in rows])
+        if stop:
+            return texts
+        return [vocabulary.text.decode(np.asarray(ids, np.int32)) for ids in written]
+
+
+def _settled(text: str, stop: Sequence[str]) -> int:
+    """Characters of `text` that nothing that follows can change or make a part of a text in `stop`."""
+    upto = len(text) - (1 if text.endswith("\ufffd") else 0)  # a character of several byte pieces is shown as one
+    for word in stop:
+        begun = next((n for n in range(min(len(word) - 1, upto), 0, -1) if text[:upto].endswith(word[:n])), 0)
+        upto -= begun
+    return upto

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gato_lite.chat import Chat
+from gato_lite.exchange import Exchange
+from gato_lite.generate import generate
+from gato_lite.model import Gato
+
+
+def test_a_turn_knows_those_before_it(gato: Gato) -> None:
+    shown = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    chat = Chat(gato)
+    first = chat.say("Good morning.", max_tokens=9)
+    assert first == generate(gato, "Good morning.", max_tokens=9)
+    second = chat.say("And this?", shown, max_tokens=9)
+    assert second == generate(gato, "And this?", shown, before=chat.turns[:1], max_tokens=9)
+    assert [(turn.prompt, turn.text) for turn in chat.turns] == [("Good morning.", first), ("And this?", second)]
+
+
+def test_only_what_is_new_is_read(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = Chat(gato)
+    chat.say("Good morning.", max_tokens=3)
+    decoder = chat._writer._decoder
+
+    def never(*_: object) -> None:
+        raise AssertionError("the conversation was read again")
+
+    monkeypatch.setattr(decoder, "read_documents", never)
+    chat.say("And now?", max_tokens=3)
+
+
+def test_a_long_conversation_forgets_its_beginning(make: Callable[..., Gato]) -> None:
+    gato = make(context_length=32)
+    chat = Chat(gato, temperature=1.0, seed=1)
+    for turn in range(12):
+        chat.say(f"turn {turn}", max_tokens=6)
+        assert 0 < chat._writer._decoder.cursors[0] <= 32
+    assert len(chat.turns) == 12
+
+
+def test_what_is_streamed_is_what_is_answered(gato: Gato) -> None:
+    shown: list[str] = []
+    assert Chat(gato).say("Hello.", max_tokens=8, on_text=shown.append) == "".join(shown)
+
+
+def test_a_turn_without_room(make: Callable[..., Gato]) -> None:
+    chat = Chat(make(context_length=16))
+    with pytest.raises(ValueError, match="but the context holds 16 with the answer"):
+        chat.say("boat " * 30)
+    with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
+        chat.say("x", max_tokens=0)
+    assert chat.turns == []
+    assert chat.say("x", max_tokens=2) == generate(make(context_length=16), "x", max_tokens=2)
+
+
+def test_exchanges_are_public() -> None:
+    import gato_lite
+
+    assert gato_lite.Exchange is Exchange
+    assert gato_lite.Chat is Chat
