@@ -13,7 +13,7 @@ from typing import Any, Self
 from soak_child import TASKS
 from soak_process import Watch, run, start
 
-FIRST_CHECKPOINT_S = 600.0
+FIRST_CHECKPOINT_S = 1800.0
 """Longest wait for it."""
 
 
@@ -81,7 +81,7 @@ class LongLived:
         for name, child in self._children.items():
             if child.poll() is None:
                 os.kill(child.pid, signal.SIGTERM)
-            codes[name] = child.wait(300)
+            codes[name] = child.wait(1800)
         verified = run(["verify", str(self._run)], self._folder / "verify.txt")
         self.ended = {
             **self._progress(),
