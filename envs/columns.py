@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from gymnasium import spaces
 
-from gato_lite.spaces import AnySpace, is_text, value_from_json, value_to_json
+from gato_lite.envs.claims import strings
+from gato_lite.spaces import AnySpace, is_text, lone_surrogate, value_from_json, value_to_json
 
 Column: TypeAlias = npt.NDArray[Any] | list[Any]  # Any: the dtype and the values are the space's
 Values: TypeAlias = Sequence[Any] | npt.NDArray[Any]  # Any: what an environment gave
@@ -44,6 +45,11 @@ def is_array(space: AnySpace) -> bool:
     return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
+def per_value(space: AnySpace) -> int:
+    """Entries of one value of the leaf `space` in its column."""
+    return int(np.prod(space.shape or ())) if is_array(space) else 1
+
+
 def stack(space: AnySpace, values: Values, role: Role) -> Column:
     """N values of the leaf `space` as a checked column: an array (N, *shape), or a list.
 
@@ -52,9 +58,12 @@ def stack(space: AnySpace, values: Values, role: Role) -> Column:
     """
     if is_array(space):
         return _stack_array(space, values, role)
+    known: object = object()  # a mission is one string for a whole episode
     for step, value in enumerate(values):
         if is_text(space):
-            _check_text(space, value, role, step)
+            if value is not known:
+                _check_text(space, value, role, step)
+            known = value
         else:
             _check_composite(space, value, step)
     return list(values)
@@ -115,21 +124,21 @@ def _refuse(values: Values, bad: npt.NDArray[np.bool_], expected: str) -> None:
 def _check_text(space: AnySpace, value: Any, role: Role, step: int) -> None:
     if not isinstance(value, str):
         raise BadValue(step, f"expected a string, got {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadValue(step, f"expected text that UTF-8 can write, got a lone surrogate at {error.start}") from error
+    if (place := lone_surrogate(value)) is not None:
+        raise BadValue(step, f"expected text that UTF-8 can write, got a lone surrogate at {place}")
     if role != "observation" and not space.contains(value):
         raise BadValue(step, f"expected a member of {space}, got {value!r}")
 
 
 def _check_composite(space: AnySpace, value: Any, step: int) -> None:
     try:
-        json.dumps(value_to_json(space, value), allow_nan=False)
+        text = json.dumps(value_to_json(space, value), allow_nan=False, ensure_ascii=False)
     except ValueError as error:
         raise BadValue(step, f"expected finite numbers, got {value}") from error
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise BadValue(step, f"expected a member of {space}, got {value!r}") from error
+    if (place := lone_surrogate(text)) is not None:
+        raise BadValue(step, f"expected text that UTF-8 can write, got a lone surrogate at {place} of {text!r}")
     if not space.contains(value):
         raise BadValue(step, f"expected a member of {space}, got {value!r}")
 
@@ -138,8 +147,7 @@ def to_arrow(space: AnySpace, column: Column, lengths: npt.NDArray[np.int64]) ->
     """A column of all rows end to end as an Arrow list array with `lengths` values in each row."""
     if is_array(space):
         array = np.ascontiguousarray(column)
-        per_value = int(np.prod(array.shape[1:]))
-        return list_array(pa.array(array.reshape(-1)), lengths * per_value)
+        return list_array(pa.array(array.reshape(-1)), lengths * per_value(space))
     if is_text(space):
         return list_array(pa.array(column, pa.string()), lengths)
     texts = [json.dumps(value_to_json(space, value), allow_nan=False) for value in column]
@@ -178,18 +186,11 @@ def from_arrow(space: AnySpace, array: pa.Array, n_values: int) -> Column:
     stored = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     if stored != expected:
         raise ValueError(f"expected values of type {expected}, found {stored}")
-    per_value = int(np.prod(space.shape or ())) if is_array(space) else 1
-    if len(values) != n_values * per_value or values.null_count:
-        raise ValueError(f"expected {n_values * per_value} values, found {len(values)}, {values.null_count} null")
+    n_scalars = n_values * per_value(space)
+    if len(values) != n_scalars or values.null_count:
+        raise ValueError(f"expected {n_scalars} values, found {len(values)}, {values.null_count} null")
     if is_array(space):
         array_of_values: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
         return array_of_values.reshape(n_values, *(space.shape or ()))
-    texts = _texts(values)
+    texts = strings(values)
     return texts if is_text(space) else [value_from_json(space, json.loads(text)) for text in texts]
-
-
-def _texts(values: pa.Array) -> list[str]:
-    if not pa.types.is_dictionary(values.type):
-        return list(values.to_pylist())
-    words = values.dictionary.to_pylist()  # each distinct string becomes one Python object, however often it occurs
-    return [words[code] for code in values.indices.to_numpy(zero_copy_only=False)]

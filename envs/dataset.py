@@ -32,7 +32,7 @@ from gato_lite.envs.parts import (
     write_document_rows,
 )
 from gato_lite.lock import FolderLock
-from gato_lite.spaces import AnySpace, leaf_spaces, require_leaf, space_from_json
+from gato_lite.spaces import AnySpace, leaf_spaces, lone_surrogate, require_leaf, space_from_json
 
 __all__ = [
     "Dataset",
@@ -113,9 +113,17 @@ class Dataset:
         self._expect(part, len(episodes), int(episodes.lengths.sum()))
         return episodes
 
-    def problems(self, index: int) -> list[str]:
-        """Values of one part that do not fit the spaces, each with file, episode, key and step."""
-        return [f"{self.path / self.info.parts[index].file}: {text}" for text in _problems(self, index)]
+    def problems(self, index: int, episodes: Episodes | None = None) -> list[str]:
+        """Values of one part that do not fit the spaces, each with file, episode, key and step.
+
+        Args:
+            index: Place of the part.
+            episodes: What `read_part` gave, where it was read already.
+        """
+        found = _document_problems(self, index) if self.info.kind == "documents" else None
+        if found is None:
+            found = _episode_problems(self, self.read_part(index) if episodes is None else episodes)
+        return [f"{self.path / self.info.parts[index].file}: {text}" for text in found]
 
     def lengths(self) -> Int64[np.ndarray, " E"]:
         """Timesteps of every episode, in the order of the parts."""
@@ -229,8 +237,9 @@ def _document_problem(row: Document) -> str | None:
             return f"{where}expected an image as the bytes of a PNG file, got {turn.image[:8]!r}…"
         if turn == Turn():
             return f"{where}expected an image, a prompt or text, got none"
-        if any("\ud800" <= character <= "\udfff" for character in turn.prompt + turn.text):
-            return f"{where}expected text that UTF-8 can write, got a lone surrogate"
+        for text in (turn.prompt, turn.text, row.group or ""):
+            if (place := lone_surrogate(text)) is not None:
+                return f"{where}expected text that UTF-8 can write, got a lone surrogate at {place} of {text[:40]!r}"
     return None
 
 
@@ -276,10 +285,7 @@ def _part_problems(dataset: Dataset, index: int) -> list[str]:
         return [str(error)]
 
 
-def _problems(dataset: Dataset, index: int) -> Iterator[str]:
-    if dataset.info.kind == "control":
-        yield from _episode_problems(dataset, dataset.read_part(index))
-        return
+def _document_problems(dataset: Dataset, index: int) -> Iterator[str]:
     for row, document in enumerate(dataset._documents(index)):  # noqa: SLF001  (its own module)
         if problem := _document_problem(document):
             yield f"document {row}: {problem}"
@@ -288,14 +294,20 @@ def _problems(dataset: Dataset, index: int) -> Iterator[str]:
 def _episode_problems(dataset: Dataset, episodes: Episodes) -> Iterator[str]:
     if (episodes.lengths < 1).any():
         yield f"episode {int(np.argmax(episodes.lengths < 1))}: expected at least one step, found none"
-    if not np.isfinite(episodes.rewards).all():
-        yield f"reward: expected finite numbers, found {episodes.rewards[~np.isfinite(episodes.rewards)][0]}"
+    if not (finite := np.isfinite(episodes.rewards)).all():
+        episode, step = _place(episodes.lengths, int(np.argmin(finite)))
+        yield f"episode {episode}, reward, step {step}: expected a finite number, got {episodes.rewards[~finite][0]}"
     for role, space, columns, lengths in sides(episodes, dataset.observation_space, dataset.action_space):
         for leaf_path, leaf in leaf_spaces(space).items():
             try:
                 stack(leaf, columns[leaf_path], role)
             except BadValue as error:
-                ends = np.cumsum(lengths)
-                episode = int(np.searchsorted(ends, error.step, side="right"))
-                step = error.step - int(ends[episode] - lengths[episode])
+                episode, step = _place(lengths, error.step)
                 yield f"episode {episode}, {column_name(role, leaf_path)}, step {step}: {error}"
+
+
+def _place(lengths: Int64[np.ndarray, " E"], index: int) -> tuple[int, int]:
+    """Episode, and step in it, of the value at `index` of a column that holds `lengths` values of each."""
+    ends = np.cumsum(lengths)
+    episode = int(np.searchsorted(ends, index, side="right"))
+    return episode, index - int(ends[episode] - lengths[episode])

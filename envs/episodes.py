@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -166,6 +166,8 @@ class EpisodeBuilder:
     def start(self, observation: Any, seed: int) -> None:
         """Begin an episode at `observation`; what was gathered of an unfinished one is dropped."""
         self.clear()
+        if not -1 <= seed < 2**63:
+            raise ValueError(f"seed must be in 0..2**63 - 1, or -1 where it is not known, got seed={seed}")
         self._seed = seed
         self._started = True
         self._observations.append(observation)
@@ -175,13 +177,21 @@ class EpisodeBuilder:
         self._labels.append(action)
         self._labelled += 1
 
-    def step(self, action: Any, observation: Any, reward: float) -> None:
-        """Add the action taken, and the observation and reward it led to."""
+    def step(self, action: Any, observation: Any, reward: SupportsFloat) -> None:
+        """Add the action taken, and the observation and reward it led to.
+
+        Raises:
+            BadEpisodeError: a value has another form than its space, or the reward is no number.
+        """
         if not self._started:
             raise RuntimeError("step was called before start: an episode begins with env.reset()")
         self._actions.append(action)
         self._observations.append(observation)
-        self._rewards.append(float(reward))
+        try:
+            self._rewards.append(float(reward))
+        except (TypeError, ValueError) as error:
+            step = len(self._rewards)
+            raise BadEpisodeError(f"reward, step {step}: expected a finite number, got {reward!r}") from error
 
     def finish(self, *, terminated: bool, truncated: bool, success: bool | None = None) -> Episodes:
         """The episode, checked.

@@ -56,12 +56,17 @@ def import_minari(
 
     Raises:
         ImportError: Minari is not installed.
-        ValueError: Minari has no such dataset here, or a value in it is bad.
+        ValueError: Minari has no such dataset here, it claims what may not be read, or a value in it is bad.
     """
     minari = _minari()
     known = minari.list_local_datasets()
     if name not in known:
         raise ValueError(unknown_name("Minari dataset", name, known) + f"; `minari download {name}` fetches one")
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    from gato_lite.envs.hdf5 import check_minari  # its packages are an extra
+
+    check_minari(get_dataset_path(name) / "data")
     source = minari.load_dataset(name)
     observation_space, action_space = (
         _with_leaves(space, _restored) for space in (source.observation_space, source.action_space)

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from gato_lite.envs.columns import Column, Role, column_name, from_arrow, list_array, to_arrow
+from gato_lite.envs.claims import claimed_bytes, plain_type, string_bytes, too_large
+from gato_lite.envs.columns import Column, Role, column_name, from_arrow, list_array, per_value, to_arrow
 from gato_lite.envs.episodes import Episodes
 from gato_lite.envs.folder import replacing
 from gato_lite.envs.format import DatasetError, Part
-from gato_lite.spaces import AnySpace, is_text, leaf_spaces
+from gato_lite.spaces import AnySpace, leaf_spaces
 
 _METADATA_KEY = b"gato_lite"
 
@@ -69,7 +71,9 @@ _DOCUMENT_COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
 
 
 def part_name(index: int) -> str:
-    """File name of a dataset's part."""
+    """File name of a dataset's part, of six digits."""
+    if index > 999_999:
+        raise ValueError(f"a dataset has at most 1,000,000 parts, got number {index}; split it into several datasets")
     return f"part-{index:06d}.parquet"
 
 
@@ -128,6 +132,8 @@ def write_document_rows(path: Path, documents: Sequence[Document]) -> Part:
 
 
 def _write(path: Path, table: pa.Table, metadata: Mapping[str, Any] | None) -> None:
+    if problem := too_large(str(path), table.nbytes):
+        raise ValueError(f"{problem}; cut episodes, or make the observation smaller")
     text = json.dumps(dict(metadata or {}), sort_keys=True)
     table = table.replace_schema_metadata({_METADATA_KEY: text.encode()})
     with replacing(path) as temporary:
@@ -153,16 +159,14 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     return metadata
 
 
-def read_table(
-    path: Path, columns: Sequence[str] | None = None, texts: Sequence[str] = (), sha256: str | None = None
-) -> pa.Table:
-    """A part's columns; the string columns in `texts` come dictionary-encoded.
+def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str | None = None) -> pa.Table:
+    """A part's columns; strings come dictionary-encoded.
 
     Page checksums are verified, and where `sha256` is given the whole file: pages alone leave the headers between them
     and the footer open.
 
     Raises:
-        DatasetError: the file is damaged; the message names it.
+        DatasetError: the file is damaged, or claims more than 4 GiB of values; the message names it.
     """
     try:
         source: Any = path  # Any: pyarrow takes a path or a buffer
@@ -171,7 +175,12 @@ def read_table(
             source = pa.BufferReader(data)  # what was hashed is what is read
             if (found := hashlib.sha256(data).hexdigest()) != sha256:
                 raise DatasetError(f"{path}: expected SHA-256 {sha256}, found {found}: the file is altered")
-        with pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=list(texts)) as file:
+        metadata = pq.read_metadata(source)
+        if problem := too_large(str(path), claimed_bytes(metadata, range(metadata.num_row_groups))):
+            raise DatasetError(problem)
+        leaves = map(metadata.schema.column, range(metadata.num_columns))
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        with pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=texts) as file:
             return file.read(columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: expected a whole Parquet file, found damage: {error}") from error
@@ -195,35 +204,32 @@ def read_episodes(
         ("observation", leaf_spaces(observation_space)),
         ("action", leaf_spaces(action_space)),
     ]
-    texts = [
-        f"{column_name(role, leaf_path)}.list.element"
-        for role, leaves in sides
-        for leaf_path, leaf in leaves.items()
-        if is_text(leaf)
-    ]
-    table = read_table(path, texts=texts, sha256=sha256)
+    table = read_table(path, sha256=sha256)
     if any(name.split("/")[0] == "label" for name in table.column_names):
         sides.append(("label", leaf_spaces(action_space)))
-    lengths: npt.NDArray[np.int64] = _column(path, table, "length").to_numpy()
-    n_timesteps = int(lengths.sum())
+    lengths: npt.NDArray[np.int64] = _scalars(path, table, "length", pa.int64())
+    counts = {"observation": lengths + 1, "action": lengths, "label": lengths}
     success = _column(path, table, "success")
     try:
         columns = {
             role: {
-                leaf_path: from_arrow(leaf, _column(path, table, column_name(role, leaf_path)), n_values)
+                leaf_path: from_arrow(
+                    leaf,
+                    _rows(path, table, column_name(role, leaf_path), counts[role] * per_value(leaf)),
+                    int(counts[role].sum()),
+                )
                 for leaf_path, leaf in leaves.items()
             }
             for role, leaves in sides
-            for n_values in (n_timesteps + len(lengths) if role == "observation" else n_timesteps,)
         }
         return Episodes(
             observations=columns["observation"],
             actions=columns["action"],
-            rewards=_column(path, table, "reward").flatten().to_numpy(),
-            terminated=_column(path, table, "terminated").to_numpy(zero_copy_only=False),
-            truncated=_column(path, table, "truncated").to_numpy(zero_copy_only=False),
+            rewards=_rows(path, table, "reward", lengths).flatten().to_numpy(),
+            terminated=_scalars(path, table, "terminated", pa.bool_()),
+            truncated=_scalars(path, table, "truncated", pa.bool_()),
             lengths=lengths,
-            seeds=_column(path, table, "seed").to_numpy(),
+            seeds=_scalars(path, table, "seed", pa.int64()),
             success=None if success.null_count else success.to_numpy(zero_copy_only=False),
             labels=columns.get("label"),
         )
@@ -235,8 +241,7 @@ def read_episodes(
 
 def read_lengths(path: Path) -> Int64[np.ndarray, " E"]:
     """Timesteps of each episode of one part, without reading anything else of it."""
-    lengths: npt.NDArray[np.int64] = _column(path, read_table(path, ["length"]), "length").to_numpy()
-    return lengths
+    return _scalars(path, read_table(path, ["length"]), "length", pa.int64())
 
 
 def read_document_rows(path: Path, *, sha256: str | None = None) -> list[Document]:
@@ -251,14 +256,49 @@ def read_document_rows(path: Path, *, sha256: str | None = None) -> list[Documen
         if absent is not None and name not in table.column_names:
             columns[name] = [absent] * len(table)
             continue
-        column = _column(path, table, name)
+        column = _plain(path, name, _column(path, table, name))
         if column.type != kind:
             raise DatasetError(f"{path}: expected the column {name!r} to be {kind}, found {column.type}")
         if column.null_count and name not in {"image", "group"}:
             raise DatasetError(f"{path}: expected a value of {name!r} in every row, found {column.null_count} without")
-        columns[name] = column.to_pylist()
+        try:
+            columns[name] = column.to_pylist()
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path}: {name}: expected UTF-8, found {error}") from error
     columns["before"] = [tuple(Turn(**turn) for turn in row) for row in columns["before"]]
     return [Document(*row) for row in zip(*(columns[name] for name in Document._fields), strict=True)]
+
+
+def _rows(path: Path, table: pa.Table, name: str, counts: npt.NDArray[np.int64]) -> pa.Array:
+    """The lists of a column, which hold `counts` values each."""
+    column = _column(path, table, name)
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise DatasetError(f"{path}: expected column {name!r} of lists, found {column.type}")
+    found = pc.list_value_length(column).cast(pa.int64()).fill_null(-1).to_numpy()
+    if (wrong := found != counts).any():
+        episode = int(np.argmax(wrong))
+        raise DatasetError(
+            f"{path}: episode {episode}, {name}: expected {counts[episode]} values, found {found[episode]}"
+        )
+    return column
+
+
+def _scalars(path: Path, table: pa.Table, name: str, expected: pa.DataType) -> npt.NDArray[Any]:
+    """A value for each row."""
+    column = _column(path, table, name)
+    if column.type != expected or column.null_count:
+        raise DatasetError(
+            f"{path}: expected column {name!r} of {expected}, found {column.type}, {column.null_count} null"
+        )
+    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _plain(path: Path, name: str, column: pa.Array) -> pa.Array:
+    """A column of dictionary-encoded strings written out."""
+    if problem := too_large(f"{path}: {name}", string_bytes(column)):
+        raise DatasetError(problem)
+    return column.cast(plain_type(column.type))
 
 
 def _column(path: Path, table: pa.Table, name: str) -> pa.Array:

@@ -37,7 +37,7 @@ def play_episode(
         while not (terminated or truncated):
             action = expert.act(observation, action)
             observation, reward, terminated, truncated, info = env.step(action)
-            builder.step(action, observation, float(reward))
+            builder.step(action, observation, reward)
             total_reward += float(reward)
             if steps_left is not None:
                 steps_left -= succeeded

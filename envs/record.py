@@ -113,7 +113,7 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):  # Any: whatever the envi
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not self._lost:
             try:
-                self._builder.step(action, observation, float(reward))
+                self._builder.step(action, observation, reward)
             except BadEpisodeError as error:
                 self._refuse(error)
         self._success = reported_success(info)

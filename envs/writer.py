@@ -15,7 +15,7 @@ from gato_lite.envs.folder import claim, sweep
 from gato_lite.envs.format import BLOCK, DatasetInfo, Part, Reference, Spec
 from gato_lite.envs.parts import part_name, write_episodes
 from gato_lite.lock import FolderLock
-from gato_lite.spaces import AnySpace, Json, require_leaf, space_to_json
+from gato_lite.spaces import AnySpace, Json, lone_surrogate, require_leaf, space_to_json
 
 PART_BYTES: Final = 64 * 2**20
 """A part is written when its arrays reach this size, however few episodes it has."""
@@ -41,6 +41,11 @@ class About:
     """SPDX name or words."""
     attribution: str | None = None
     """Who made the values."""
+
+    def __post_init__(self) -> None:
+        for name in ("task", "instruction", "licence", "attribution"):
+            if (place := lone_surrogate(getattr(self, name) or "")) is not None:
+                raise ValueError(f"{name} must be text that UTF-8 can write, got a lone surrogate at {place}")
 
 
 def recorded(

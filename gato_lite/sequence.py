@@ -189,6 +189,13 @@ def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chun
 
 
 def plain(ids: Sequence[int] | npt.NDArray[np.int32]) -> Tokens:
-    """Text, separator and action tokens: ids without a place in an observation."""
-    array = np.asarray(ids, np.int32)
+    """Text, separator and action tokens: ids without a place in an observation.
+
+    Raises:
+        ValueError: an id is beyond int32, and would become another.
+    """
+    wide = ids if isinstance(ids, np.ndarray) and ids.dtype == np.int32 else np.asarray(ids, np.int64)
+    array = wide.astype(np.int32, copy=False)
+    if (wrong := array != wide).any():
+        raise ValueError(f"token ids must be in 0..{np.iinfo(np.int32).max}, got {wide[wrong][0]}")
     return Tokens(ids=array, local=np.full(len(array), ACTION_LOCAL, np.int16))

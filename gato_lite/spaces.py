@@ -7,6 +7,7 @@ Every space of Gymnasium is covered at any nesting. JSON knows no infinity, so a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,6 +18,8 @@ from gymnasium import spaces
 AnySpace: TypeAlias = spaces.Space[Any]  # Any: a space of whatever an environment observes or takes
 Json: TypeAlias = dict[str, Any]  # Any: nested JSON
 
+MAX_SCALARS = 2**26
+"""Scalars of the largest value that a stored space may have; a few bytes of JSON can claim any number."""
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict, Tuple, OneOf, Sequence, Graph"
 
 
@@ -48,6 +51,15 @@ class FreeText(spaces.Space[str]):
 def is_text(space: AnySpace) -> bool:
     """Whether members of `space` are strings."""
     return space.dtype is not None and np.dtype(space.dtype).kind == "U"
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Where `text` has half of a pair of surrogates, which no encoding of Unicode can write; None where it has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def escape_key(key: str) -> str:
@@ -149,6 +161,7 @@ def _space_from_json(stored: Mapping[str, Any]) -> AnySpace:
     match stored["type"]:
         case "Box":
             dtype, shape = np.dtype(stored["dtype"]), tuple(stored["shape"])
+            _check_shape(shape)
             if dtype.kind not in "fiub":
                 raise ValueError(f"dtype of a Box must be a number or bool, got '{stored['dtype']}'")
             low, high = _bounds_from_json(stored["low"], shape, dtype), _bounds_from_json(stored["high"], shape, dtype)
@@ -162,6 +175,7 @@ def _space_from_json(stored: Mapping[str, Any]) -> AnySpace:
             return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
         case "MultiBinary":
             shape = stored["shape"]
+            _check_shape(shape)
             return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
         case "Text":
             return spaces.Text(stored["max_length"], min_length=stored["min_length"], charset=stored["charset"])
@@ -180,6 +194,11 @@ def _space_from_json(stored: Mapping[str, Any]) -> AnySpace:
             nodes: Any = _space_from_json(stored["node_space"])  # Any: a Graph checks that it is a Box or Discrete
             return spaces.Graph(nodes, None if edges is None else _space_from_json(edges))
     raise ValueError(f"type of a stored space must be one of {SUPPORTED}, FreeText, got {stored['type']!r}")
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if math.prod(shape) > MAX_SCALARS:
+        raise ValueError(f"shape of a stored space must hold at most {MAX_SCALARS:,} scalars, got {list(shape)}")
 
 
 def value_to_json(space: AnySpace, value: Any) -> Any:

@@ -34,8 +34,14 @@ def inverse_mu_law(y: Float[np.ndarray, "*S"]) -> Float64[np.ndarray, "*S"]:
 
 
 def encode_bins(y: Float[np.ndarray, "*S"], n_bins: int = 1024) -> Int32[np.ndarray, "*S"]:
-    """The bin of each y, of `n_bins` equal ones over [-1, 1], both ends included; what lies beyond is clipped."""
+    """The bin of each y, of `n_bins` equal ones over [-1, 1], both ends included; what lies beyond is clipped.
+
+    Raises:
+        ValueError: a y is NaN, which has no bin.
+    """
     bins = np.floor((np.asarray(y, np.float64) + 1.0) * (n_bins / 2))
+    if np.isnan(bins).any():
+        raise ValueError(f"expected numbers to put into bins, got NaN at {int(np.argmax(np.isnan(bins)))}")
     return np.clip(bins, 0, n_bins - 1).astype(np.int32)
 
 

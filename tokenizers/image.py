@@ -12,11 +12,23 @@ from typing import Final
 import numpy as np
 from jaxtyping import UInt8
 
+_LARGEST_SIDE: Final = np.iinfo(np.int16).max
+"""What `Tokens.patch_shapes` can hold."""
+
 
 class PatchGrid:
     """How images of one size are cut into patches."""
 
     def __init__(self, height: int, width: int, channels: int, patch_size: int) -> None:
+        """Plans the patches.
+
+        Raises:
+            ValueError: a patch has a side that int16 cannot hold.
+        """
+        if min(patch_size, max(height, width)) > _LARGEST_SIDE:
+            raise ValueError(
+                f"patch_size must be at most {_LARGEST_SIDE} for pictures of {height} × {width}, got {patch_size}"
+            )
         rows = [(r, min(r + patch_size, height)) for r in range(0, height, patch_size)]
         columns = [(c, min(c + patch_size, width)) for c in range(0, width, patch_size)]
         cells = [(r, s, c, d) for r, s in rows for c, d in columns]

@@ -19,6 +19,7 @@ from gymnasium import spaces
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.leaf import Cursor, LegalIds, Values, name_of
 from gato_lite.tokenizers.ragged import Block, within_rows
+from gato_lite.tokenizers.text import LoneSurrogateError
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 REMEMBERED: Final = 4096
@@ -86,8 +87,8 @@ class TextLeaf:
                 self._writer.check(text, self.path)
             try:
                 run = self._vocabulary.text.encode(text)
-            except ValueError as error:
-                raise ValueError(f"{name_of(self.path)}: {error}") from error
+            except LoneSurrogateError as error:
+                raise LoneSurrogateError(f"{name_of(self.path)}: {error}") from error
             if self._has_end:
                 run = np.append(run, np.int32(self._vocabulary.end))
             if len(self._known) >= REMEMBERED:

@@ -28,6 +28,10 @@ SPACE_MARK: Final = "\u2581"
 _PROBE: Final = "  a\0\n\u00e9 \U0001f600 <s> "
 
 
+class LoneSurrogateError(ValueError):
+    """Text that is no Unicode: half of a pair of surrogates without its other half; the message says where."""
+
+
 class TextTokenizer:
     """One trained SentencePiece model, as exact text ↔ ids."""
 
@@ -87,13 +91,13 @@ class TextTokenizer:
         """The pieces of `text`; `decode` gives back exactly `text`.
 
         Raises:
-            ValueError: `text` holds a lone surrogate, which no encoding of Unicode can carry.
+            LoneSurrogateError: `text` holds a lone surrogate, which no encoding of Unicode can carry.
         """
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise ValueError(
+                raise LoneSurrogateError(
                     f"text must be valid Unicode, got the lone surrogate U+{ord(text[error.start]):04X} "
                     f"at position {error.start}"
                 ) from error

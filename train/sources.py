@@ -80,6 +80,8 @@ class ControlSource:
 
     def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
         episodes = dataset.read_part(part)
+        for problem in dataset.problems(part, episodes):  # of a stranger's files nothing is known
+            raise DatasetError(problem)
         try:
             return tokenise_episodes(
                 without_last(episodes.observations, episodes.lengths),
@@ -92,8 +94,7 @@ class ControlSource:
                 separator=self.spec.separator,
             )
         except ValueError as error:  # a tokenizer knows neither file nor episode
-            found = dataset.problems(part) or [f"{dataset.path / dataset.info.parts[part].file}: {error}"]
-            raise DatasetError(found[0]) from error
+            raise DatasetError(f"{dataset.path / dataset.info.parts[part].file}: {error}") from error
 
     @property
     def n_episodes(self) -> int:
