@@ -19,7 +19,7 @@ import msgspec
 from gato_lite.config import TokenSpec
 from gato_lite.envs import babyai, classic, sokoban
 from gato_lite.envs.experts import AnyEnv, Expert
-from gato_lite.envs.format import Reference, Score
+from gato_lite.envs.format import BLOCK, Reference, Score
 from gato_lite.names import unknown_name
 
 Metric = Literal["return", "success"]
@@ -84,6 +84,8 @@ class Task:
     """The extra of this package that the environment needs."""
     time_limit_s: float = 20.0
     """Longest time for one episode of the expert, in seconds."""
+    part_episodes: int = BLOCK
+    """Episodes in one part of a recording, which a process holds in memory: fewer where observations are large."""
 
     @property
     def suite(self) -> str:
@@ -122,9 +124,17 @@ class Task:
         Raises:
             ImportError: what it needs is not installed; the message has the command.
         """
+        self.require()
+        return self.make_env(evaluation, render_mode)
+
+    def require(self) -> None:
+        """Do nothing.
+
+        Raises:
+            ImportError: what the environment needs is not installed; the message has the command.
+        """
         if not self.installed:
             raise ImportError(f"task '{self.name}' needs packages that are not installed: {self.install}")
-        return self.make_env(evaluation, render_mode)
 
     def is_success(self, total_reward: float, info: dict[str, Any]) -> bool | None:
         """Whether an episode reached its goal; None where neither the task nor the environment says.

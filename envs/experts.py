@@ -20,6 +20,10 @@ class ExpertFailedError(RuntimeError):
     """An expert has no action to offer, or took too long: the episode is no demonstration."""
 
 
+class TimeLimitError(ExpertFailedError):
+    """An episode took too long."""
+
+
 class Expert(Protocol):
     """Knows what to do in one environment, also in a state that it would not have reached itself."""
 
@@ -88,7 +92,7 @@ class RandomExpert:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `ExpertFailedError` in the block after `seconds`, even where it hangs in a loop of its own.
+    """Raise `TimeLimitError` in the block after `seconds`, even where it hangs in a loop of its own.
 
     Works by an alarm signal, which only the main thread of a POSIX process gets; elsewhere the block runs unlimited.
     """
@@ -97,7 +101,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         return
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise ExpertFailedError(f"the episode took longer than its limit of {seconds:g} s")
+        raise TimeLimitError(f"the episode took longer than its limit of {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

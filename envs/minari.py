@@ -24,6 +24,7 @@ from gato_lite.envs.columns import BadValue, Column, Role, column_name, stack
 from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.episodes import BadEpisodeError, Episodes
 from gato_lite.envs.format import versions
+from gato_lite.envs.parts import sides
 from gato_lite.envs.writer import About, DatasetWriter
 from gato_lite.names import unknown_name
 from gato_lite.spaces import AnySpace, FreeText, escape_key, is_text, leaf_keys, leaf_spaces
@@ -102,23 +103,36 @@ def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool 
     Raises:
         ImportError: Minari is not installed.
         FileExistsError: Minari has a dataset of that name, and `overwrite` is off.
-        ValueError: `name` is none that Minari takes.
+        ValueError: `name` is none that Minari takes, or a key or a text is none that its HDF5 files can hold.
         TypeError: the spaces have a Sequence, a OneOf or a Graph, which Minari cannot store.
     """
     minari = _minari()
     dataset = Dataset.open(path)
-    info = dataset.info
     if name is None:
-        name = f"gato_lite/{info.task.replace('/', '-').replace(':', '-')}-v0"
+        name = f"gato_lite/{dataset.info.task.replace('/', '-').replace(':', '-')}-v0"
     _check_name(name)
     observation_space, action_space = (
         _with_leaves(space, _storable) for space in (dataset.observation_space, dataset.action_space)
     )
+    _check_keys(observation_space)
+    _check_keys(action_space)
+    for index in range(dataset.n_parts):
+        _check_texts(dataset, index)
     if name in minari.list_local_datasets():
         if not overwrite:
             raise FileExistsError(f"Minari has a dataset {name!r}; pass overwrite=True (--overwrite) to replace it")
         minari.delete_dataset(name)
-    target = None
+    try:
+        _write(dataset, name, observation_space, action_space)
+    except BaseException:
+        if name in minari.list_local_datasets():
+            minari.delete_dataset(name)  # half of it
+        raise
+    return name
+
+
+def _write(dataset: Dataset, name: str, observation_space: AnySpace, action_space: AnySpace) -> None:
+    info, target = dataset.info, None
     for index in range(dataset.n_parts):
         buffers = list(_buffers(dataset.read_part(index), dataset))
         if target is not None:
@@ -126,7 +140,7 @@ def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool 
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # one for each field that we leave open
-            target = minari.create_dataset_from_buffers(
+            target = _minari().create_dataset_from_buffers(
                 name,
                 buffers,
                 observation_space=observation_space,
@@ -137,7 +151,32 @@ def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool 
                 data_format="hdf5",
                 jpeg_encoding=False,
             )
-    return name
+
+
+def _check_keys(space: AnySpace) -> None:
+    """Refuses keys that HDF5 takes for something else."""
+    if isinstance(space, spaces.Dict):
+        for key in space.spaces:
+            if key in {"", "."} or "/" in key or "\0" in key:
+                raise ValueError(f"Minari stores no key that is empty, '.', or has a '/' or NUL in it, got {key!r}")
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for child in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+            _check_keys(child)
+
+
+def _check_texts(dataset: Dataset, index: int) -> None:
+    """Refuses texts that HDF5 would cut."""
+    episodes = dataset.read_part(index)
+    for role, space, columns, lengths in sides(episodes, dataset.observation_space, dataset.action_space):
+        for path in (path for path, leaf in leaf_spaces(space).items() if is_text(leaf)):
+            place = next((place for place, text in enumerate(columns[path]) if "\0" in text), None)
+            if place is not None:
+                episode = int(np.searchsorted(np.cumsum(lengths), place, side="right"))
+                step = place - int(lengths[:episode].sum())
+                where = f"{dataset.path / dataset.info.parts[index].file}: episode {episode}, {column_name(role, path)}"
+                raise ValueError(
+                    f"{where}, step {step}: Minari stores no text with a NUL, got {columns[path][place]!r}"
+                )
 
 
 def _minari() -> ModuleType:

@@ -1,4 +1,4 @@
-"""Recording episodes of any environment: by any policy, by hand, or (in `blocks`) by the catalogue's experts.
+"""Recording episodes of any environment: by any policy, by hand, or (in `recording`) by the catalogue's experts.
 
 import gymnasium as gym, gato_lite
 env = gym.make("CartPole-v1")
@@ -19,12 +19,12 @@ from typing import Any, Final, Literal
 import gymnasium as gym
 
 from gato_lite.config import TokenSpec
-from gato_lite.envs.blocks import record_task, record_tasks
 from gato_lite.envs.catalogue import ANY_GYMNASIUM, reported_success
 from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder
 from gato_lite.envs.experts import AnyEnv
 from gato_lite.envs.format import versions
+from gato_lite.envs.recording import record_task, record_tasks
 from gato_lite.envs.writer import About, DatasetWriter
 
 __all__ = ["RecordEpisodes", "record", "record_task", "record_tasks"]
@@ -207,9 +207,9 @@ def record(
         episodes: How many.
         out: Folder of the new dataset.
         seed: Environment seed of the first episode; later ones count up from it.
-        name: Name of the task; None takes `gym:ID` of a registered environment, or its class name.
+        name: Name of the task, as `RecordEpisodes` takes it, and so are the next two.
         instruction: What to do, in words.
-        spec: How observations become tokens; None leaves it to the space.
+        spec: How observations become tokens.
         on_reset: Called after each reset, such as a policy's own `reset`.
         max_steps: Cut episodes after so many steps; None leaves it to the environment.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
@@ -226,28 +226,14 @@ def record(
         raise ValueError(f"episodes must be at least 1, got episodes={episodes}")
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"max_steps must be at least 1 or None, got max_steps={max_steps}")
-    recorded = RecordEpisodes(
-        env,
-        out,
-        name=name,
-        instruction=instruction,
-        spec=spec,
-        on_bad=on_bad,
-        overwrite=overwrite,
-        seed=seed,
-        licence=licence,
-        attribution=attribution,
-    )
+    about = {"name": name, "instruction": instruction, "licence": licence, "attribution": attribution}
+    recorded = RecordEpisodes(env, out, spec=spec, on_bad=on_bad, overwrite=overwrite, seed=seed, **about)
     try:
-        for env_seed in itertools.count(seed):
-            if recorded.n_episodes == episodes:
-                break
+        seeds = itertools.count(seed)
+        while recorded.n_episodes < episodes:
             if recorded.n_skipped > max(10, episodes):
                 raise ValueError(f"{out}: {recorded.n_skipped} episodes have bad values, more than are asked for")
-            observation, _ = recorded.reset(seed=env_seed)
-            if on_reset is not None:
-                on_reset()
-            _play(recorded, policy, observation, max_steps)
+            _play(recorded, policy, next(seeds), on_reset, max_steps)
             if on_progress is not None:
                 on_progress(recorded.n_episodes, episodes)
         return recorded.finish()
@@ -256,7 +242,16 @@ def record(
         raise
 
 
-def _play(env: RecordEpisodes, policy: Callable[[Any], Any], observation: Any, max_steps: int | None) -> None:
+def _play(
+    env: RecordEpisodes,
+    policy: Callable[[Any], Any],
+    seed: int,
+    on_reset: Callable[[], object] | None,
+    max_steps: int | None,
+) -> None:
+    observation, _ = env.reset(seed=seed)
+    if on_reset is not None:
+        on_reset()
     steps, ended = 0, False
     while not ended and steps != max_steps:
         observation, _, terminated, truncated, _ = env.step(policy(observation))

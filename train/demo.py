@@ -26,9 +26,9 @@ import msgspec
 import rich
 import torch
 
-from gato_lite.envs.blocks import folder_name
 from gato_lite.envs.catalogue import find_tasks
 from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.recording import folder_name
 from gato_lite.lock import FolderLock
 from gato_lite.run import load
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -176,7 +176,8 @@ def _record(data: Path, minutes: float, workers: int) -> dict[str, Path]:
 
     wanted = {name: max(20, round(part.episodes * _scale(minutes))) for name, part in TASKS.items()}
     with bar("Recording the experts", "episodes") as show:
-        return record_tasks(wanted, data, workers=workers, on_progress=show)
+        recordings = record_tasks(wanted, data, workers=workers, on_progress=show)
+    return {name: recording.dataset.path for name, recording in recordings.items()}
 
 
 def _train(out: Path, recorded: dict[str, Path], clock: Clock, workers: int) -> Path:

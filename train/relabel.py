@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from gato_lite.envs.blocks import about_task, folder_name
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.episodes import EpisodeBuilder, Episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, time_limit
+from gato_lite.envs.recording import about_task, folder_name
 from gato_lite.envs.seeds import RELABEL_SEED
 from gato_lite.envs.writer import DatasetWriter
 from gato_lite.run import load

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from gato_lite.envs.dataset import Dataset, check
-from gato_lite.envs.record import record
+from gato_lite.envs.record import record, record_task
 from gato_lite.spaces import FreeText
 
 pytest.importorskip("minari")
@@ -122,4 +122,71 @@ def test_what_minari_cannot_store_is_told(folder):
 def test_a_name_that_minari_does_not_take_is_refused(dataset, tmp_path, name):
     with pytest.raises(ValueError, match=r"name must be of the form \[namespace/\]dataset-v0, got"):
         export_minari(dataset.path, name)
+    assert list((tmp_path / "minari").iterdir()) == []
+
+
+def record_of(tmp_path, space, values):
+    class Told(gym.Env):
+        observation_space = space
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            self.left = iter(values[1:])
+            return values[0], {}
+
+        def step(self, action):
+            value = next(self.left)
+            return value, 0.5, False, value is values[-1], {}
+
+    return record(Told(), lambda _: 1, episodes=2, out=tmp_path / "told")
+
+
+TEXTS = ["", "e\u0301 \U0001f469\u200d\U0001f467", "\u202eabc", "a" * 5000, " two\r\n\tlines ", "\x01\x7f\x80\xff"]
+
+
+def test_every_text_without_a_nul_comes_back(tmp_path):
+    told = record_of(tmp_path, spaces.Dict(said=FreeText()), [{"said": text} for text in TEXTS])
+    back = import_minari(export_minari(told.path), tmp_path / "back")
+    assert back.read_part(0).observations["said"] == TEXTS * 2
+
+
+def test_numbers_of_every_kind_come_back(tmp_path):
+    dtypes = ("float16", "float64", "int8", "uint16", "int64", "uint64")
+    highs = {dtype: np.finfo(dtype).max if dtype.startswith("f") else np.iinfo(dtype).max for dtype in dtypes}
+    leaves = {f"{dtype} {shape}": (shape, dtype) for dtype in dtypes for shape in ((), (3,), (2, 2))}
+    space = spaces.Dict({key: spaces.Box(0, highs[dtype], shape, dtype) for key, (shape, dtype) in leaves.items()})
+    values = [
+        {key: np.full(shape, 1 if low else highs[dtype], dtype) for key, (shape, dtype) in leaves.items()}
+        for low in (True, False)
+    ]
+    told = record_of(tmp_path, space, values)
+    columns = import_minari(export_minari(told.path), tmp_path / "back").read_part(0).observations
+    for key, (_, dtype) in leaves.items():
+        assert columns[key].dtype == dtype
+        assert np.array_equal(columns[key], np.stack([value[key] for value in values * 2]))
+
+
+def test_a_recorded_level_of_babyai_comes_back(tmp_path):
+    pytest.importorskip("minigrid")
+    level = record_task("babyai/GoToObj", 5, tmp_path / "level", on_bad="skip")
+    back = import_minari(export_minari(level.path), tmp_path / "back")
+    assert (back.observation_space, back.action_space) == (level.observation_space, level.action_space)
+    for path, column in level.read_part(0).observations.items():
+        assert np.array_equal(back.read_part(0).observations[path], column), path
+
+
+def test_a_text_that_hdf5_would_cut_is_refused_before_anything_is_changed(dataset, tmp_path):
+    export_minari(dataset.path, "mine/kept-v0")
+    told = record_of(tmp_path, FreeText(), ["a", "b", "c\0d"])
+    message = r"part-000000\.parquet: episode 0, observation, step 2: Minari stores no text with a NUL, got 'c\\x00d'"
+    with pytest.raises(ValueError, match=message):
+        export_minari(told.path, "mine/kept-v0", overwrite=True)
+    assert import_minari("mine/kept-v0", tmp_path / "back").info.n_rows == 103
+
+
+@pytest.mark.parametrize("key", ["", ".", "a/b", "a\0b"])
+def test_a_key_that_hdf5_reads_otherwise_is_refused(tmp_path, key):
+    told = record_of(tmp_path, spaces.Dict(inner=spaces.Dict({key: spaces.Discrete(2)})), [{"inner": {key: 0}}] * 2)
+    with pytest.raises(ValueError, match="Minari stores no key that is empty"):
+        export_minari(told.path)
     assert list((tmp_path / "minari").iterdir()) == []

@@ -385,7 +385,10 @@ def test_record(capsys, tmp_path):
     words = ["record", "toy/FrozenLakeNotSlippery", "gym:CartPole-v1", "--workers", 1, "--out", out]
     code, written, _ = told(capsys, *words, "--episodes", 3)
     assert code == 0
-    assert written.splitlines()[0] == f"{out / 'toy-FrozenLakeNotSlippery'}: 3 episodes, 18 timesteps"
+    header, row = written.splitlines()[:2]
+    assert header.split() == ["dataset", "episodes", "failed", "bad", "timesteps", "bytes/timestep", "seconds"]
+    assert row.split()[:5] == [str(out / "toy-FrozenLakeNotSlippery"), "3", "0", "0", "18"]
+    assert 1 < float(row.split()[5]) < 1000
     before = (out / "gym-CartPole-v1" / "dataset.json").stat()
     assert told(capsys, *words, "--episodes", 3)[0] == 0  # all there already
     assert (out / "gym-CartPole-v1" / "dataset.json").stat() == before

@@ -47,7 +47,7 @@ def record_workloads(out: Path, on_progress: OnProgress) -> dict[str, list[Datas
     recorded = record_tasks(
         {name: episodes for tasks in wanted.values() for name, episodes in tasks.items()}, out, on_progress=on_progress
     )
-    found = {w: [Dataset.open(recorded[name]) for name in tasks] for w, tasks in wanted.items() if tasks}
+    found = {w: [recorded[name].dataset for name in tasks] for w, tasks in wanted.items() if tasks}
     found["text"] = [open_data("text")]
     found["mixed"] = [*(dataset for part in found.values() for dataset in part), open_data("emoji")]
     return found
