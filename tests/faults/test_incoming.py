@@ -137,16 +137,39 @@ def test_by_hand_the_episodes_around_a_bad_one_stay(key, value, tmp_path):
     assert env.dataset.read_part(0).seeds.tolist() == [0, 2]
 
 
-def test_the_command_leaves_bad_episodes_out_and_counts_them(tmp_path, capsys):
-    gym.register("Spoilt-v0", entry_point=lambda render_mode=None: Arm(arm=np.nan), disable_env_checker=True)
-    try:
-        command = ["record", "gym:Spoilt-v0", "--episodes", "2", "--workers", "1", "--out", str(tmp_path / "d")]
-        assert cli.main(command) == 2
-        assert "seed 1: observation/arm, step 2: expected a finite number" in capsys.readouterr().err
-        assert cli.main([*command, "--on-bad", "skip"]) == 0
-        assert "2 episodes, 8 timesteps, 0 failed and 1 bad left out" in capsys.readouterr().out
-    finally:
-        del gym.registry["Spoilt-v0"]
+SPOILT = """
+import gymnasium as gym
+import numpy as np
+
+class Spoilt(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        pass
+
+    def reset(self, *, seed=None, options=None):
+        self.n_steps, self.is_bad = 0, seed == 1
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        value = np.nan if self.is_bad and self.n_steps == 2 else 0
+        return np.array([0, value], np.float32), 0.5, self.n_steps == 4, False, {}
+
+gym.register("Spoilt-v0", entry_point=Spoilt, disable_env_checker=True)
+"""
+
+
+def test_the_command_leaves_bad_episodes_out_and_counts_them(tmp_path, capsys, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "spoilt_environment.py").write_text(SPOILT)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    command = ["record", "gym:spoilt_environment:Spoilt-v0", "--episodes", "2", "--workers", "1"]
+    command += ["--out", str(tmp_path / "d")]
+    assert cli.main(command) == 2
+    assert "seed 1: observation, step 2: expected a finite number" in capsys.readouterr().err
+    assert cli.main([*command, "--on-bad", "skip"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[1:5] == ["2", "0", "1", "8"]
 
 
 @pytest.mark.parametrize(
