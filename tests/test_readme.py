@@ -101,7 +101,9 @@ def test_what_it_shows_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "gym:MountainCar-v0" in out, "expected scores of the environments recorded by hand"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/formats.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", "docs/evaluation.md", "docs/formats.md", "CHANGELOG.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8"))
@@ -109,7 +111,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/evaluation.md"])
 def test_files_and_names_in_code_exist(page: str) -> None:
     spans = re.findall(r"`([\w./]+)`", (ROOT / page).read_text("utf-8"))
     files = {span for span in spans if re.match(r"(gato_lite|tokenizers|envs|train|tests|docs)/", span)}

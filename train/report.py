@@ -9,23 +9,27 @@ page loads nothing from anywhere: styles, pictures and films are inside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gato_lite.train.report_curves import curve_section
 from gato_lite.train.report_data import ReportData, mean
+from gato_lite.train.report_scores import comparison_section, published_section, score_section
 from gato_lite.train.report_sections import (
     film_section,
     number,
     percent,
     picture_section,
-    score_section,
     stream_section,
     text_section,
+    versus,
 )
+
+if TYPE_CHECKING:
+    from gato_lite.train.scores import Scores, SuiteScore
 
 MAX_PAGE_BYTES: Final = 15_000_000
 """Largest page."""
@@ -103,9 +107,12 @@ def _sections(data: ReportData) -> list[Section]:
             "The first evaluation episodes of each task, neither chosen nor tried twice. "
             "Words above a picture are what the agent was told."
         )
+        if data.scores.tasks.keys() - data.films.keys():
+            about += " Of a suite of many tasks: the weakest, the middle one and the strongest."
         found.append(Section("films", "Watch it act", about, film_section(data.films, data.scores)))
     if data.scores.tasks:
         found.append(Section("scores", "Scores", _about_scores(data), score_section(data.scores)))
+    found += _side_by_side(data.scores)
     if data.captions is not None:
         named, rival = percent(data.captions.exact), percent(data.captions.baseline_exact)
         about = (
@@ -132,12 +139,28 @@ def _sections(data: ReportData) -> list[Section]:
     return found
 
 
+def _side_by_side(scores: Scores) -> list[Section]:
+    """The same episodes with prompts, those of another run, and what others published."""
+    found = []
+    pairs = "Both played the same episodes; lines are 95\u202f% intervals of the paired difference. "
+    test = "Significant is what a test by drawing signs finds among all tasks (Holm's rule, 5\u202f%)."
+    if scores.prompt_gain is not None:
+        about = "A recorded episode of the task before each of the model's own. " + pairs + test
+        found.append(Section("prompts", "Prompted against unprompted", about, comparison_section(scores.prompt_gain)))
+    if scores.against is not None:
+        title = f"{scores.against.first} against {scores.against.second}"
+        found.append(Section("against", title, pairs + test, comparison_section(scores.against)))
+    about = "Published scores of the same tasks, with what differs: read them as an order of magnitude."
+    found.append(Section("published", "Beside other generalists", about, published_section(scores)))
+    return found
+
+
 def _about_scores(data: ReportData) -> str:
     episodes = sorted({score.episodes for score in data.scores.tasks.values()})
     counts = f"{episodes[0]}" + (f" to {episodes[-1]}" if len(episodes) > 1 else "")
     return (
-        f"{counts} episodes of each task on seeds that no training data has. 0 is a random policy, 1 the expert that "
-        "recorded the data; black lines are 95\u202f% bootstrap intervals."
+        f"{counts} episodes of each task on seeds that no training data has. 0 is a random policy, 1 the expert; "
+        "lines over bars, and small numbers, are 95\u202f% intervals by resampling episodes within each task."
     )
 
 
@@ -150,9 +173,10 @@ def _headline(data: ReportData, links: str) -> str:
     does += ["names pictures"] if data.captions is not None else []
     does += ["writes"] if data.text is not None else []
     title = "One set of weights " + (", ".join(does[:-1]) + " and " + does[-1] if len(does) > 1 else "".join(does))
-    minutes = number(data.training_minutes, 1)
+    where = f" on {data.machine}" if data.total_minutes is not None else ""  # trained and evaluated by one command
+    trained = f", trained for {number(data.training_minutes, 1)} minutes{where}" if data.training_minutes else ""
     lead = (
-        f"A Transformer of {_millions(data.n_parameters)} parameters, trained for {minutes} minutes on {data.machine}. "
+        f"A Transformer of {_millions(data.n_parameters)} parameters{trained}. "
         "All that follows is what it did with episodes, pictures and texts that it never saw."
     )
     cards = "".join(_cards(data))
@@ -167,29 +191,46 @@ def _cards(data: ReportData) -> list[str]:
     if data.mean_normalised is not None:
         score = data.mean_normalised
         rows = [("model", score, number(score), True), ("expert", 1.0, "1.00", False), ("random", 0.0, "0.00", False)]
-        cards.append(_card("Mean score between random and expert", number(score), f"{n_task} tasks", _versus(rows)))
+        unit = f"{n_task} tasks"
+        overall = data.scores.overall
+        if overall is not None and "mean" in overall.intervals:
+            low, high = overall.intervals["mean"]
+            unit = f"{number(low)} – {number(high)}, {n_task} tasks"
+        cards.append(_card("Mean score between random and expert", number(score), unit, versus(rows)))
+    cards += _expert_card(data.scores.overall)
     if data.babyai_success is not None:
         levels = {name: score for name, score in data.scores.tasks.items() if name.startswith("babyai/")}
         random = mean([score.random for score in levels.values()])
         expert = mean([score.expert for score in levels.values()])
         rows = [("model", data.babyai_success, percent(data.babyai_success), True)]
         rows += [(n, v, percent(v), False) for n, v in (("expert", expert), ("random", random)) if v is not None]
-        cards.append(_card("BabyAI levels solved", percent(data.babyai_success), f"{len(levels)} kinds", _versus(rows)))
+        cards.append(_card("BabyAI levels solved", percent(data.babyai_success), f"{len(levels)} kinds", versus(rows)))
     if data.captions is not None:
         exact, baseline = data.captions.exact, data.captions.baseline_exact
         rows = [("model", exact, percent(exact), True), ("most similar", baseline, percent(baseline), False)]
-        cards.append(_card("Pictures named to the letter", percent(exact), f"of {data.captions.n}", _versus(rows)))
+        cards.append(_card("Pictures named to the letter", percent(exact), f"of {data.captions.n}", versus(rows)))
     if data.text is not None:
         text = data.text
         rows = [("model", text.bits_per_byte, number(text.bits_per_byte), True)]
         rows += [(n, v, number(v), False) for n, v in (("xz", text.xz), ("unigram", text.unigram))]
-        cards.append(_card("Held-out text", number(text.bits_per_byte), "bits per byte", _versus(rows)))
+        cards.append(_card("Held-out text", number(text.bits_per_byte), "bits per byte", versus(rows)))
     total = (
         "" if data.total_minutes is None else f"{number(data.total_minutes, 1)} minutes in all, recording to this page"
     )
-    cards.append(_card("Training", number(data.training_minutes, 1), "minutes", escape(total)))
+    if data.training_minutes:
+        cards.append(_card("Training", number(data.training_minutes, 1), "minutes", escape(total)))
     cards.append(_card("Parameters", _millions(data.n_parameters), "", "one network, one set of weights"))
     return cards
+
+
+def _expert_card(overall: SuiteScore | None) -> list[str]:
+    if overall is None or overall.above_50 is None or overall.above_80 is None or overall.above_90 is None:
+        return []
+    shares = (("80 %", overall.above_80), ("90 %", overall.above_90))
+    counts = [(name, share, str(round(share * overall.n_scored)), False) for name, share in shares]
+    half = round(overall.above_50 * overall.n_scored)
+    rows = [("50 %", overall.above_50, str(half), True), *counts]
+    return [_card("Tasks above half the expert's score", str(half), f"of {overall.n_scored}", versus(rows))]
 
 
 def _card(label: str, figure: str, unit: str, beside: str) -> str:
@@ -198,17 +239,6 @@ def _card(label: str, figure: str, unit: str, beside: str) -> str:
         f'<div class="card"><div class="label">{escape(label)}</div><div class="figure">{figure}{small}</div>'
         f'<div class="beside">{beside}</div></div>'
     )
-
-
-def _versus(rows: Sequence[tuple[str, float, str, bool]]) -> str:
-    """Name, value, its text, whether it is the model's: as bars on one scale."""
-    longest = max([1e-9, *(value for _, value, _, _ in rows)])
-    cells = "".join(
-        f'<span class="{"own" if own else ""}">{escape(name)}</span>'
-        f'<div class="rail"><i style="width:{100 * max(value, 0) / longest:.1f}%"></i></div><b>{text}</b>'
-        for name, value, text, own in rows
-    )
-    return f'<div class="versus">{cells}</div>'
 
 
 def _millions(count: int) -> str:

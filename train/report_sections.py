@@ -1,4 +1,4 @@
-"""The parts of a report that show scores, films, pictures, text and tokens, each a function from values to HTML."""
+"""The parts of a report that show films, pictures, text and tokens, each a function from values to HTML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gato_lite.train.inspect import TokenRow, TokenStream, patch_png
 
 if TYPE_CHECKING:
     from gato_lite.train.language import CaptionScore, TextScore
-    from gato_lite.train.scores import Scores, SuiteScore, TaskScore
+    from gato_lite.train.scores import Scores, TaskScore
 
 FILM_BUDGET: Final = 10_000_000
 """Bytes of all films in a page; the rest of it stays below 15 MB with them."""
@@ -48,74 +48,15 @@ def data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-# -- scores
-
-
-def score_section(scores: Scores) -> str:
-    """A row per task: the score between random and expert as a bar with its interval, and the raw numbers."""
-    ends = [end for score in scores.tasks.values() for end in (score.low, score.high, score.normalised)]
-    known = [end for end in ends if end is not None]
-    low, high = max(min([-0.04, *known]), -0.6), min(max([1.06, *known]), 1.6)
-    rows = []
-    for suite, names in groupby(scores.tasks, key=lambda name: name.split("/")[0]):
-        rows.append(_suite_row(suite, scores.suites.get(suite)))
-        rows += [_score_row(name, scores.tasks[name], low, high) for name in names]
-    axis = "".join(
-        f'<span style="left:{_place(value, low, high):.2f}%">{label}</span>'
-        for value, label in ((0, "random"), (1, "expert"))
+def versus(rows: Sequence[tuple[str, float, str, bool]]) -> str:
+    """Name, value, its text, whether it is the model's: as bars on one scale."""
+    longest = max([1e-9, *(value for _, value, _, _ in rows)])
+    cells = "".join(
+        f'<span class="{"own" if own else ""}">{escape(name)}</span>'
+        f'<div class="rail"><i style="width:{100 * max(value, 0) / longest:.1f}%"></i></div><b>{text}</b>'
+        for name, value, text, own in rows
     )
-    return (
-        '<table class="scores"><thead><tr><th>Task</th>'
-        f'<th class="bar"><div class="axis">{axis}</div></th><th>Score</th><th>Result</th>'
-        '<th class="ends">Random</th><th class="ends">Expert</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
-
-
-def _suite_row(suite: str, score: SuiteScore | None) -> str:
-    told = ""
-    if score is not None and score.mean is not None:
-        told = f"mean {number(score.mean)}"
-        if score.success is not None:
-            told += f" · success {percent(score.success)}"
-    return f'<tr class="suite"><th scope="rowgroup">{escape(suite)}</th><th class="mean" colspan="5">{told}</th></tr>'
-
-
-def _score_row(name: str, score: TaskScore, low: float, high: float) -> str:
-    is_share = score.success is not None and score.success == score.mean
-    result = percent(score.mean) if is_share else f"{number(score.mean, 1)} ± {number(score.std, 1)}"
-    random, expert = (percent(v) if is_share else number(v, 1) for v in (score.random, score.expert))
-    told = f"random {random}, expert {expert}, {score.episodes} episodes"
-    if score.failed:
-        told += f", {score.failed} more failed"
-        result += f" ({score.failed} failed)"
-    interval = ""
-    if score.low is not None and score.high is not None:
-        interval = f"95 % interval {number(score.low)} to {number(score.high)}; "
-    return (
-        f'<tr title="{escape(interval + told)}"><td>{escape(short(name))}</td>'
-        f'<td class="bar">{_bar(score, low, high)}</td><td><b>{number(score.normalised)}</b></td>'
-        f'<td class="raw">{result}</td><td class="ends dim">{random}</td><td class="ends dim">{expert}</td></tr>'
-    )
-
-
-def _place(value: float, low: float, high: float) -> float:
-    """Where `value` lies between `low` and `high`, in percent."""
-    return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
-
-
-def _bar(score: TaskScore, low: float, high: float) -> str:
-    def span(start: float, stop: float) -> str:
-        first, last = sorted((_place(start, low, high), _place(stop, low, high)))
-        return f"left:{first:.2f}%;width:{last - first:.2f}%"
-
-    marks = [f'<i class="at one" style="left:{_place(1, low, high):.2f}%"></i>']
-    if score.normalised is not None:
-        marks.insert(0, f'<i class="fill" style="{span(0, score.normalised)}"></i>')
-    marks.append(f'<i class="at" style="left:{_place(0, low, high):.2f}%"></i>')
-    if score.low is not None and score.high is not None:
-        marks.append(f'<i class="range" style="{span(score.low, score.high)}"></i>')
-    return f'<div class="track">{"".join(marks)}</div>'
+    return f'<div class="versus">{cells}</div>'
 
 
 # -- films

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from gato_lite.train.report_data import ReportData
 from gato_lite.train.report_sections import number, percent
-
-_WIDTH = 14
+from gato_lite.train.score_tables import task_table
 
 
 def summary_table(data: ReportData, report: Path | None = None) -> RenderableType:
@@ -24,42 +23,11 @@ def summary_table(data: ReportData, report: Path | None = None) -> RenderableTyp
     """
     parts: list[RenderableType] = []
     if data.scores.tasks:
-        parts.append(_tasks(data))
+        parts.append(task_table(data.scores))
     if data.captions is not None or data.text is not None:
         parts.append(_language(data))
     parts.append(_next(data, report))
     return Group(*parts)
-
-
-def _tasks(data: ReportData) -> Table:
-    caption = "0 is a random policy, 1 the expert"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True, caption=caption, caption_justify="left")
-    table.add_column("task", Text("mean of all", style="bold"))
-    table.add_column("0".ljust(_WIDTH - 1) + "1", Text(_bar(data.mean_normalised or 0.0), style="cyan"))
-    table.add_column("score", Text(number(data.mean_normalised), style="bold"), justify="right")
-    table.add_column("95 %", justify="right", style="dim")
-    table.add_column("result", justify="right")
-    table.add_column("expert", justify="right", style="dim")
-    for name, score in data.scores.tasks.items():
-        is_share = score.success is not None and score.success == score.mean
-        interval = "" if score.low is None else f"{number(score.low)}–{number(score.high)}"
-        value = score.normalised
-        table.add_row(
-            name,
-            Text("" if value is None else _bar(value), style="green" if (value or 0.0) >= 0.4 else "yellow"),
-            Text(number(value), style="bold"),
-            interval,
-            (percent(score.mean) if is_share else number(score.mean, 1))
-            + (f", {score.failed} failed" * bool(score.failed)),
-            percent(score.expert) if is_share else number(score.expert, 1),
-        )
-    return table
-
-
-def _bar(share: float) -> str:
-    """A share of `_WIDTH` cells, to an eighth of a cell."""
-    eighths = round(min(max(share, 0.0), 1.0) * _WIDTH * 8)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _language(data: ReportData) -> Table:

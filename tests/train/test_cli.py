@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -421,9 +422,24 @@ def test_episodes_of_ones_own(capsys, tmp_path):
     words = ["eval", run, "--episodes", 2, "--workers", 1]
     code, out, _ = told(capsys, *words, "--json", scores)
     assert code == 0
-    assert out.splitlines()[1].startswith("gym:CartPole-v1")
+    assert re.search(r"^ *gym:CartPole-v1 .* ± ", out, re.MULTILINE)
     assert json.loads(scores.read_text())["tasks"]["gym:CartPole-v1"]["episodes"] == 2
     assert "scores.json: already there" in refused(capsys, *words, "--json", scores)
+    page = tmp_path / "report.html"
+    code, out, err = told(capsys, *words, "--prompt", "--against", scores, "--report", page)
+    assert (code, err) == (0, f"{page}: open it in a browser\n")
+    assert re.search(r"prompted .* unprompted .*\n.*\n *gym:CartPole-v1 ", out)
+    assert re.search(r"^ *gym:CartPole-v1 .* 0\.0 +0\.0 – 0\.0 +1\.000 *$", out, re.MULTILINE), "the same episodes"
+    titles = re.findall("<h2>(.*?)</h2>", page.read_text("utf-8"))
+    assert titles[:4] == ["Watch it act", "Scores", "Prompted against unprompted", f"{run} against {scores}"]
+    assert f"gato-lite eval {run} --episodes 2 --seed 1000000000 --prompt --against {scores}" in page.read_text("utf-8")
+    assert "report.html: already there" in refused(capsys, *words, "--report", page)
+    assert "found gym:CartPole-v1 from seed 10" in refused(capsys, *words, "--seed", 2 * 10**9, "--against", scores)
+    assert "holds no run: expected the file" in refused(capsys, *words, "--against", tmp_path / "mine")
+    code, _, err = told(capsys, *words, "--prompt", "--tasks", "classic/CartPole")
+    assert (code, "found none of classic/CartPole; give their datasets with --prompts" in err) == (2, True)
+    code, out, err = told(capsys, *words, "--against", run, "--json", "-")
+    assert json.loads(out)["against"]["tasks"]["gym:CartPole-v1"]["difference"] == 0.0
     code, out, err = told(capsys, *words, "--tasks", "classic/CartPole", "--json", "-")
     assert (code, err) == (0, "gato-lite: the run was not trained on classic/CartPole; read those scores as such\n")
     assert json.loads(out)["suites"]["classic"]["n_tasks"] == 1

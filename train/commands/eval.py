@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,7 +18,6 @@ from gato_lite.train.console import (
     bar,
     print_json,
     print_note,
-    print_table,
     refuse_to_overwrite,
     to_json,
     write_whole,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 EXAMPLE: Final = "gato-lite eval runs/first --tasks classic/CartPole --episodes 20 --json scores.json --video films"
 
 STDOUT: Final = Path("-")
+LINE: Final = 120
+"""Columns of a table where nobody watches."""
 MOST_LISTED: Final = 20
 """Failed episodes that are told one by one; the JSON has all."""
 
@@ -36,8 +40,8 @@ MOST_LISTED: Final = 20
 class Options:
     """Score a run's newest checkpoint on seeded episodes that are in no dataset.
 
-    A normalised score is 0 for random actions and 1 for the task's expert; its interval is a 95 % bootstrap one. An
-    episode that its environment broke is in no score: it is listed, and the exit code is 1.
+    A normalised score is 0 for random actions and 1 for the task's expert; intervals are 95 % ones, by resampling the
+    episodes of each task. An episode that its environment broke is in no score: it is listed, and the exit code is 1.
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
@@ -50,12 +54,20 @@ class Options:
     """First environment seed."""
     workers: Annotated[int | None, arg(metavar="N")] = None
     """Processes; None is one for each core, at most 8."""
+    prompt: bool = False
+    """Also play each episode after a recorded one of its task, and compare."""
+    prompts: Annotated[tuple[Path, ...], arg(metavar="DIR …", help_behavior_hint="")] = ()
+    """Datasets, or folders of datasets, to prompt with; none means those of the run."""
+    against: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Another run, to play the same episodes, or scores saved with --json."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """File for the scores as JSON; - is standard output."""
+    report: Annotated[Path | None, arg(metavar="FILE")] = None
+    """File for a page with all of it, and films: report.html."""
     video: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for a film of one episode of each task."""
     overwrite: bool = False
-    """Replace FILE and the films in DIR."""
+    """Replace the files and films that are there."""
 
 
 def run(options: Options) -> None:
@@ -66,59 +78,119 @@ def run(options: Options) -> None:
     options = replace(options, run=run_folder(options.run))
     trained = [task.name for task in read_run_config(options.run).tasks]
     tasks = find_tasks(options.tasks or _known_tasks(options.run, trained))
+    names = [task.name for task in tasks]
     _check_outputs(options, tasks)
-    unknown = [task.name for task in tasks if task.name not in trained]
-    if unknown:
-        print_note(f"gato-lite: the run was not trained on {', '.join(unknown)}; read those scores as such")
+    _tell_unknown("the run", trained, names)
+    prompts = _prompts(options, names)
+    other = _other(options, names)
+
+    played = [scores := _evaluate(options, options.run, names, prompts)]
+    if scores.prompted is not None:
+        played.append(scores.prompted)
+    if options.against is not None:
+        import msgspec
+
+        from gato_lite.train.scores import compare
+
+        if other is None:
+            played.append(other := _evaluate(options, run_folder(options.against), names))
+        scores = msgspec.structs.replace(scores, against=compare(scores, other, str(options.run), str(options.against)))
+    _show(options, scores)
+    _film(options, tasks, scores)
+    _tell_failures(played)
+
+
+def _evaluate(options: Options, run: Path, names: Sequence[str], prompts: Mapping[str, Path] | None = None) -> Scores:
     from gato_lite.train.cores import usable_cores
     from gato_lite.train.evaluate import evaluate_run
 
-    with answer_only(), bar("evaluating", "episodes") as show:
-        scores = evaluate_run(
-            options.run,
-            [task.name for task in tasks],
+    with answer_only(), bar(f"evaluating {run}", "episodes") as show:
+        return evaluate_run(
+            run,
+            names,
             episodes=options.episodes,
             seed=options.seed,
             workers=options.workers if options.workers is not None else min(usable_cores(), 8),
+            prompts=prompts,
             on_progress=show,
         )
+
+
+def _prompts(options: Options, names: Sequence[str]) -> dict[str, Path] | None:
+    """The dataset of each task, if prompts are asked for."""
+    if not options.prompt and not options.prompts:
+        return None
+    from gato_lite.train.prompts import prompt_folders
+
+    return prompt_folders(options.run, names, options.prompts)
+
+
+def _other(options: Options, names: Sequence[str]) -> Scores | None:
+    """Scores to compare with; None if there are none yet, because a run has to be evaluated or nothing was asked."""
+    if options.against is None:
+        return None
+    if options.against.is_file():
+        from gato_lite.train.scores import read_scores, require_shared
+
+        scores = read_scores(options.against)
+        require_shared(scores, str(options.against), names, options.seed, options.episodes)
+        return scores
+    from gato_lite.run import read_run_config, run_folder
+
+    trained = [task.name for task in read_run_config(run_folder(options.against)).tasks]
+    _tell_unknown(str(options.against), trained, names)
+    return None
+
+
+def _tell_unknown(what: str, trained: Sequence[str], names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in trained]
+    if unknown:
+        print_note(f"gato-lite: {what} was not trained on {', '.join(unknown)}; read those scores as such")
+
+
+def _show(options: Options, scores: Scores) -> None:
+    """The answer: JSON, or tables."""
     if options.json == STDOUT:
         print_json(scores)
-    else:
-        if options.json is not None:
-            write_whole(options.json, to_json(scores) + "\n")
-        _print_scores(scores)
-    if options.video is not None:
-        _film(options.run, tasks, options.video, options.seed)
-    _tell_failures(scores)
+        return
+    if options.json is not None:
+        write_whole(options.json, to_json(scores) + "\n")
+    from rich.console import Console
+
+    from gato_lite.train.score_tables import score_tables
+
+    watched = sys.stdout.isatty()
+    Console(width=None if watched else LINE).print(score_tables(scores, fold=watched))
 
 
-def _tell_failures(scores: Scores) -> None:
+def _tell_failures(played: Sequence[Scores]) -> None:
     """Lists the episodes that have no score.
 
     Raises:
         RuntimeError: there are any, so that the exit code says so too.
     """
-    for episode in scores.failed[:MOST_LISTED]:
+    failed = [episode for scores in played for episode in scores.failed]
+    for episode in failed[:MOST_LISTED]:
         print_note(f"failed: {episode.task}, seed {episode.seed}: {episode.why}")
-    if len(scores.failed) > MOST_LISTED:
-        print_note(f"and {len(scores.failed) - MOST_LISTED} more")
-    if scores.failed:
-        n_all = len(scores.failed) + sum(score.episodes for score in scores.tasks.values())
+    if len(failed) > MOST_LISTED:
+        print_note(f"and {len(failed) - MOST_LISTED} more")
+    if failed:
+        n_all = len(failed) + sum(score.episodes for scores in played for score in scores.tasks.values())
         raise RuntimeError(
-            f"{len(scores.failed)} of {n_all} episodes failed in their environments; the scores are of the others "
+            f"{len(failed)} of {n_all} episodes failed in their environments; the scores are of the others "
             'and the JSON lists each under "failed"; mend the environment, or name other --tasks'
         )
 
 
 def _check_outputs(options: Options, tasks: Sequence[Task]) -> None:
     """Checks what the work would fail at only after an hour."""
-    files = [] if options.json is None or options.json == STDOUT else [options.json]
-    if options.video is not None:
+    files = [file for file in (options.json, options.report) if file is not None and file != STDOUT]
+    if options.video is not None or options.report is not None:
         from gato_lite.envs.film import ffmpeg
         from gato_lite.train.films import film_name
 
         ffmpeg()
+    if options.video is not None:
         files += [options.video / film_name(task.name) for task in tasks]
     refuse_to_overwrite(files, overwrite=options.overwrite)
     for task in tasks:
@@ -126,14 +198,39 @@ def _check_outputs(options: Options, tasks: Sequence[Task]) -> None:
             raise ImportError(f"task '{task.name}' needs packages that are not installed: {task.install}")
 
 
-def _film(run: Path, tasks: Sequence[Task], folder: Path, seed: int) -> None:
+def _film(options: Options, tasks: Sequence[Task], scores: Scores) -> None:
+    """Films into the folder that was asked for, and the page with them."""
+    if options.video is None and options.report is None:
+        return
     from gato_lite.run import load
     from gato_lite.train.films import film_tasks
+    from gato_lite.train.report import write_report
+    from gato_lite.train.report_data import collect_report
+    from gato_lite.train.report_scores import films_worth_showing
 
-    with answer_only(), bar("filming", "films") as show:
-        show(0, len(tasks))
-        films = film_tasks(load(run), tasks, folder, seed=seed, on_film=show)
-    print_note(f"{folder}: {len(films)} film{'s' * (len(films) != 1)}")
+    gato = load(options.run)
+    shown = films_worth_showing(scores)
+    wanted = [task for task in tasks if options.video is not None or task.name in shown]
+    with tempfile.TemporaryDirectory() as scratch:
+        with answer_only(), bar("filming", "films") as show:
+            show(0, len(wanted))
+            films = film_tasks(gato, wanted, options.video or Path(scratch), seed=options.seed, on_film=show)
+        if options.video is not None:
+            print_note(f"{options.video}: {len(films)} film{'s' * (len(films) != 1)}")
+        if options.report is not None:
+            films = {name: path for name, path in films.items() if name in shown}
+            page = collect_report(options.run, gato, scores, command=_command(options), films=films)
+            options.report.parent.mkdir(parents=True, exist_ok=True)
+            print_note(f"{write_report(options.report, page)}: open it in a browser")
+
+
+def _command(options: Options) -> str:
+    """What makes the same scores again."""
+    words = ["gato-lite", "eval", str(options.run), *(["--tasks", *options.tasks] if options.tasks else [])]
+    words += ["--episodes", str(options.episodes), "--seed", str(options.seed)]
+    words += ["--prompt"] * options.prompt + (["--prompts", *map(str, options.prompts)] if options.prompts else [])
+    words += [] if options.against is None else ["--against", str(options.against)]
+    return shlex.join([*words, "--report", str(options.report)])
 
 
 def _known_tasks(run: Path, trained: Sequence[str]) -> Sequence[str]:
@@ -154,33 +251,3 @@ def _known_tasks(run: Path, trained: Sequence[str]) -> Sequence[str]:
     if unknown:
         print_note(f"left out, since they are not in the catalogue: {', '.join(unknown)}; gato_lite.Policy plays them")
     return known
-
-
-def _print_scores(scores: Scores) -> None:
-    rows = [
-        [
-            name,
-            "" if score.mean is None or score.std is None else f"{score.mean:.2f} ± {score.std:.2f}",
-            _number(score.normalised),
-            "" if score.low is None or score.high is None else f"{score.low:.2f} – {score.high:.2f}",
-            _number(score.success),
-            _number(score.random),
-            _number(score.expert),
-            str(score.episodes),
-            str(score.failed or ""),
-        ]
-        for name, score in scores.tasks.items()
-    ]
-    header = ["task", "score", "normalised", "95 %", "success", "random", "expert", "episodes", "failed"]
-    print_table(header, rows, numbers=header[1:])
-    suites = [
-        [name, str(suite.n_tasks), _number(suite.mean), _number(suite.median), _number(suite.success)]
-        for name, suite in scores.suites.items()
-    ]
-    header = ["suite", "tasks", "mean", "median", "success"]
-    print()
-    print_table(header, suites, numbers=header[1:])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
