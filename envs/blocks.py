@@ -25,6 +25,7 @@ from gato_lite.envs.format import Part, versions
 from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
 from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
+from gato_lite.envs.task import PACKAGES
 from gato_lite.spaces import Json, space_to_json
 
 OnBad = Literal["error", "skip"]
@@ -35,7 +36,6 @@ WORKER_DIED: Final = "worker died"
 """Reason of an episode that ended the process it was played in, twice."""
 _GIVE_UP_AFTER: Final = 100
 """Seeds without a single episode after which a block is given up."""
-_PACKAGES: Final = ("gato_lite", "gymnasium", "minigrid", "numpy", "pyarrow")
 
 
 class GivenUpError(RuntimeError):
@@ -252,7 +252,8 @@ class _Attempts:
             self._fail(seed, type(error).__name__, f"{type(error).__name__}: {error}")
             stage.renew()
         else:
-            if self.task.must_succeed and episode.success is not None and not episode.success.all():
+            success = None if episode.success is None else bool(episode.success.all())
+            if not self.task.is_demonstration(float(episode.rewards.sum()), success):
                 self._fail(seed, "not successful", "the expert did not succeed")
             else:
                 self.kept.append(episode)
@@ -271,4 +272,4 @@ def in_words(reasons: Mapping[str, int]) -> str:
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Versions of what a recording depends on."""
-    return versions(*_PACKAGES)
+    return versions("gato_lite", *PACKAGES, "pyarrow")

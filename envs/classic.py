@@ -6,7 +6,7 @@ Every expert is a short rule. Mean returns are in `scores.json`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gymnasium.wrappers import TimeLimit
 
 from gato_lite.envs.experts import AnyEnv, Expert, Rule, value_iteration
+from gato_lite.envs.task import MakeEnv, Metric, Task
 
 CLIFF_STEPS = 100
 """CliffWalking has no time limit of its own; the shortest way is 13 steps."""
@@ -101,6 +102,57 @@ def pendulum(env: AnyEnv) -> Expert:
     return Rule(rule)
 
 
-def toy_text(env: AnyEnv) -> Expert:
-    """Value iteration on the transitions that the environment shows."""
-    return value_iteration(env)
+def blackjack(env: AnyEnv) -> Expert:
+    """The basic strategy of a game in which one can only draw or stay.
+
+    Stay from 17 on, from 13 where the dealer shows 2 to 6 (12 where 4 to 6); with an ace that counts 11 from 19 on,
+    from 18 where the dealer shows 2 to 8.
+
+    Source: Thorp 1966, "Beat the Dealer", chapter 3.
+    """
+    del env
+
+    def rule(observation: tuple[int, int, int]) -> int:
+        total, dealer, usable_ace = map(int, observation)
+        if usable_ace:
+            return int(total < (18 if 2 <= dealer <= 8 else 19))
+        if 2 <= dealer <= 6:
+            return int(total < (12 if dealer >= 4 else 13))
+        return int(total < 17)
+
+    return Rule(rule)
+
+
+def _classic(name: str, environment: str, expert: Callable[[AnyEnv], Expert], instruction: str) -> Task:
+    return Task(name=f"classic/{name}", make_env=gymnasium_task(environment), expert=expert, instruction=instruction)
+
+
+def _toy(
+    name: str,
+    make: MakeEnv,
+    instruction: str,
+    metric: Metric = "return",
+    expert: Callable[[AnyEnv], Expert] = value_iteration,
+) -> Task:
+    return Task(name=f"toy/{name}", make_env=make, expert=expert, instruction=instruction, metric=metric)
+
+
+_slippery, _dry = (gymnasium_task("FrozenLake-v1", is_slippery=slippery) for slippery in (True, False))
+TASKS: Final = (
+    _classic("CartPole", "CartPole-v1", cart_pole, "Balance the pole."),
+    _classic("Acrobot", "Acrobot-v1", acrobot, "Swing the tip up high."),
+    _classic("MountainCar", "MountainCar-v0", mountain_car, "Rock the car uphill."),
+    _classic(
+        "MountainCarContinuous",
+        "MountainCarContinuous-v0",
+        mountain_car_continuous,
+        "Rock the car uphill with any force.",
+    ),
+    _classic("Pendulum", "Pendulum-v1", pendulum, "Hold the pendulum upright."),
+    _toy("FrozenLake", _slippery, "Cross the slippery lake.", "success"),
+    _toy("FrozenLakeNotSlippery", _dry, "Cross the dry frozen lake.", "success"),
+    _toy("FrozenLake8x8", gymnasium_task("FrozenLake8x8-v1"), "Cross the wide slippery lake.", "success"),
+    _toy("Taxi", gymnasium_task("Taxi-v4"), "Take the passenger there."),
+    _toy("CliffWalking", cliff_walking, "Walk along the cliff."),
+    _toy("Blackjack", gymnasium_task("Blackjack-v1"), "Draw cards, or stay.", expert=blackjack),
+)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from gato_lite.envs.blocks import Block, GivenUpError, Made, OnBad, find_made, package_versions
-from gato_lite.envs.catalogue import Task, find_tasks, references
+from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.columns import is_array
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError
@@ -275,7 +275,7 @@ def _complete(plan: _Plan, made: Sequence[Made]) -> Recording:
         [block.part for block in made],
         n_failed=sum(block.counts.failed for block in made),
         n_skipped=sum(block.counts.skipped for block in made),
-        reference=references().get(plan.task.name),
+        reference=plan.task.reference,
     )
     reasons: Counter[str] = Counter()
     examples: dict[str, str] = {}

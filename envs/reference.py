@@ -1,52 +1,60 @@
 """Measures the two ends of every task's scale: what random actions and the expert reach.
 
-    python -m gato_lite.envs.reference                   # all tasks, about a minute
-    python -m gato_lite.envs.reference 'sokoban/*'       # these alone; the others stay as they are
+    python -m gato_lite.envs.reference                        # all tasks whose packages are installed
+    python -m gato_lite.envs.reference 'sokoban/*'            # these alone; the others stay as they are
+    python -m gato_lite.envs.reference --missing --workers 2  # goes on where it was stopped
 
-writes `scores.json` beside this file. A score where the expert does not beat random actions is no score: such a task is
-refused.
+writes `scores.json` beside this file after every task, and for tasks of your own `NAME.scores.json` beside their file
+`NAME.py`. A score where the expert does not beat random actions is no score: where the 95 % interval of the difference
+of their means reaches 0, the task is refused, and `eval` gives it no normalised score.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from gato_lite.envs.catalogue import SCORES_FILE, TASKS, ScoresFile, Task, find_tasks, references
+from gato_lite.envs.catalogue import all_tasks, find_tasks
 from gato_lite.envs.episodes import EpisodeBuilder
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert
 from gato_lite.envs.folder import replacing
-from gato_lite.envs.format import Reference, Score, versions, write_json
+from gato_lite.envs.format import Score, versions, write_json
 from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import REFERENCE_SEED
+from gato_lite.envs.task import PACKAGES, Measured, ScoresFile, Task, read_scores, references
 
 EPISODES: Final = 200
 """Episodes of each policy."""
 _COMMAND: Final = "python -m gato_lite.envs.reference"
 
 
-def measure(task: Task, episodes: int = EPISODES) -> Reference:
-    """Scores of random actions and of the task's expert over the same seeds.
+def measure(task: Task, episodes: int = EPISODES) -> Measured:
+    """Scores of random actions, and of the task's expert over the same seeds if it has one.
 
     Raises:
-        ValueError: the task has no expert, or its expert does not beat random actions.
+        ValueError: the expert does not beat random actions, or fails in a task whose score is a return.
     """
-    if task.expert is None:
-        raise ValueError(f"task '{task.name}' has no expert to measure")
     env = task.make()
-    random = _score(task, env, RandomExpert(env, REFERENCE_SEED), episodes)
-    expert = _score(task, env, task.expert(env), episodes)
-    env.close()
-    if expert.mean <= random.mean:
-        raise ValueError(
-            f"{task.name}: expected an expert better than random actions ({random.mean:g}), got {expert.mean:g}"
-        )
-    return Reference(random=random, expert=expert)
+    try:
+        random = _score(task, env, RandomExpert(env, REFERENCE_SEED), episodes)
+        expert = None if task.expert is None else _score(task, env, task.expert(env), episodes)
+    finally:
+        env.close()
+    if expert is not None:
+        margin = 1.96 * float(np.sqrt((random.std**2 + expert.std**2) / episodes))
+        if expert.mean - margin <= random.mean:
+            raise ValueError(
+                f"{task.name}: expected an expert better than random actions ({random.mean:g}) by more than {margin:g},"
+                f" half the 95 % interval of the difference; got {expert.mean:g}"
+            )
+    return Measured(random=random, expert=expert)
 
 
 def _score(task: Task, env: AnyEnv, policy: Expert, episodes: int) -> Score:
@@ -57,7 +65,9 @@ def _score(task: Task, env: AnyEnv, policy: Expert, episodes: int) -> Score:
     for seed in range(REFERENCE_SEED, REFERENCE_SEED + episodes):
         try:
             played = play_episode(task, env, policy, builder, seed)
-        except ExpertFailedError:
+        except ExpertFailedError as error:
+            if task.metric == "return":
+                raise ValueError(f"{task.name}, seed {seed}: expected a whole episode: {error}") from error
             played = None  # the steps it made count as a failure
         returns.append(0.0 if played is None else float(played.rewards.sum()))
         lengths.append(builder.n_timesteps)
@@ -73,29 +83,70 @@ def _score(task: Task, env: AnyEnv, policy: Expert, episodes: int) -> Score:
     )
 
 
-def measure_all(tasks: Sequence[Task], episodes: int = EPISODES, path: Path = SCORES_FILE) -> list[str]:
-    """Measure `tasks`, write them into the scores file at `path`, and return the problems of those refused."""
-    found = dict(references()) if path.is_file() else {}
+def measure_all(
+    tasks: Sequence[Task], episodes: int = EPISODES, path: Path | None = None, workers: int = 1
+) -> list[str]:
+    """Measure `tasks`, write each into its scores file when it is done, and return the problems of those refused.
+
+    Args:
+        tasks: Installed ones.
+        episodes: Of each policy.
+        path: One scores file for all; None is each task's own.
+        workers: Processes; 1 stays in this one.
+    """
     problems: list[str] = []
-    for task in tasks:
-        found.pop(task.name, None)
-        try:
-            found[task.name] = measure(task, episodes)
-        except ValueError as error:
-            problems.append(str(error))
+    for task, found in _measured(tasks, episodes, workers):
+        file = task.scores_file if path is None else path
+        if isinstance(found, str):
+            problems.append(found)
+            _write(file, task.name, None)
             continue
-        ends = (("random", found[task.name].random), ("expert", found[task.name].expert))
-        print(f"{task.name:32}", *(f"{name} {score.mean:9.2f} ± {score.std:<7.2f}" for name, score in ends))
+        _write(file, task.name, found)
+        ends = (("random", found.random), ("expert", found.expert))
+        shown = (f"{name} {score.mean:9.2f} ± {score.std:<7.2f}" for name, score in ends if score is not None)
+        print(f"{task.name:32}", *shown, flush=True)
+    return problems
+
+
+def _measured(tasks: Sequence[Task], episodes: int, workers: int) -> Iterator[tuple[Task, Measured | str]]:
+    """Each task with its scores, or with why it has none, in the order in which they are done."""
+    if workers == 1:
+        for task in tasks:
+            yield task, _measure_or_say(task, episodes)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(_measure_by_name, task.name, episodes): task for task in tasks}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
+
+
+def _measure_by_name(name: str, episodes: int) -> Measured | str:
+    return _measure_or_say(all_tasks()[name], episodes)
+
+
+def _measure_or_say(task: Task, episodes: int) -> Measured | str:
+    try:
+        return measure(task, episodes)
+    except ValueError as error:
+        return str(error)
+
+
+def _write(path: Path, name: str, found: Measured | None) -> None:
+    """Puts one task's scores into the file at `path`, or takes them out."""
+    old = read_scores(path)
+    tasks = {} if old is None else {key: value for key, value in old.tasks.items() if key != name}
+    if found is not None:
+        tasks[name] = found
+    order = {key: place for place, key in enumerate(all_tasks())}
     scores = ScoresFile(
         command=_COMMAND,
         seed=REFERENCE_SEED,
-        versions=versions("gymnasium", "minigrid", "numpy"),
-        tasks={name: found[name] for name in TASKS if name in found},
+        versions={**({} if old is None else old.versions), **versions(*PACKAGES)},
+        tasks=dict(sorted(tasks.items(), key=lambda item: order.get(item[0], len(order)))),
     )
     with replacing(path) as temporary:
         temporary.write_bytes(write_json(scores))
     references.cache_clear()
-    return problems
 
 
 def main() -> int:
@@ -103,10 +154,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tasks", nargs="*", default=["*"], metavar="TASK", help="names or patterns; none measures all")
     parser.add_argument("--episodes", type=int, default=EPISODES, help="episodes of each policy, at least 100")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each of which measures a task at a time")
+    parser.add_argument("--missing", action="store_true", help="leave out tasks that have been measured")
     options = parser.parse_args()
     if options.episodes < 100:
         parser.error(f"--episodes must be at least 100, got {options.episodes}")
-    problems = measure_all(find_tasks(options.tasks), options.episodes)
+    tasks = [task for task in find_tasks(options.tasks) if not (options.missing and task.random)]
+    if unscored := [task.name for task in tasks if task.name not in all_tasks()]:
+        parser.error(f"expected tasks of the catalogue or of your own, got {', '.join(unscored)}")
+    problems = [f"{task.name}: not installed: {task.install}" for task in tasks if not task.installed]
+    problems += measure_all([task for task in tasks if task.installed], options.episodes, workers=options.workers)
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 

@@ -6,6 +6,8 @@ chosen by a hash of the layout, appears only with `evaluation=True`, the others 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import gymnasium as gym
@@ -16,6 +18,7 @@ from gymnasium import spaces
 from gato_lite.config import TokenSpec
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError
 from gato_lite.envs.sokoban_level import Level, Solver, State, draw_level, move
+from gato_lite.envs.task import Task
 
 SPEC: Final = TokenSpec(pixel_high=(1, 1, 1, 1))
 """The four planes are the channels of one patch."""
@@ -81,11 +84,26 @@ class Sokoban(gym.Env[npt.NDArray[np.uint8], np.int64]):
         """The level as (side · 32, side · 32, 3) pixels."""
         if self.render_mode is None or self.level is None:
             return None
-        planes = self.level.planes(self.state).astype(bool)
-        rows = [np.concatenate([_tile(*planes[r, c]) for c in range(self.side)], axis=1) for r in range(self.side)]
-        return np.concatenate(rows, axis=0)
+        return draw(self.level.planes(self.state), _TILE)
 
 
+def draw(planes: npt.NDArray[np.uint8], cell: int) -> npt.NDArray[np.uint8]:
+    """A level as pixels.
+
+    Args:
+        planes: (side, side, 4) of 0 and 1: walls, boxes, player, targets.
+        cell: pixels along each side of a cell, a divisor of 32.
+
+    Returns:
+        (side · cell, side · cell, 3) pixels.
+    """
+    every, n_row, n_column = _TILE // cell, *planes.shape[:2]
+    tiles = [[_tile(*planes[r, c].astype(bool).tolist()) for c in range(n_column)] for r in range(n_row)]
+    rows = [np.concatenate(row, axis=1) for row in tiles]
+    return np.concatenate(rows, axis=0)[every // 2 :: every, every // 2 :: every]
+
+
+@functools.cache
 def _tile(wall: bool, box: bool, player: bool, target: bool) -> npt.NDArray[np.uint8]:
     tile = np.full((_TILE, _TILE, 3), _WALL if wall else _FLOOR, np.uint8)
     y, x = np.mgrid[:_TILE, :_TILE] - (_TILE - 1) / 2
@@ -142,11 +160,35 @@ class Planner:
             current = move(solver.level, current, action)
 
 
-def sokoban(evaluation: bool, render_mode: str | None) -> AnyEnv:
-    """Levels of 7×7 cells with one box."""
-    return Sokoban(evaluation=evaluation, render_mode=render_mode)
+def sokoban(side: int, n_boxes: int, max_steps: int) -> Callable[[bool, str | None], AnyEnv]:
+    """A maker of levels of `side`×`side` cells."""
+
+    def make(evaluation: bool, render_mode: str | None) -> AnyEnv:
+        return Sokoban(side=side, n_boxes=n_boxes, max_steps=max_steps, evaluation=evaluation, render_mode=render_mode)
+
+    return make
 
 
 def planner(env: AnyEnv) -> Expert:
     """The planner for `env`."""
     return Planner(env)
+
+
+def _task(name: str, side: int, n_boxes: int, max_steps: int, instruction: str) -> Task:
+    return Task(
+        name=f"sokoban/{name}",
+        make_env=sokoban(side, n_boxes, max_steps),
+        expert=planner,
+        modality="vision",
+        spec=SPEC,
+        instruction=instruction,
+        metric="success",
+        must_succeed=True,
+    )
+
+
+TASKS: Final = (
+    _task("Sokoban7x7", 7, 1, 60, "Push the box home."),
+    _task("Sokoban7x7TwoBoxes", 7, 2, 100, "Push both boxes home."),
+    _task("Sokoban8x8TwoBoxes", 8, 2, 120, "Push both boxes home in a wide store."),
+)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gato_lite.chat import Chat
     from gato_lite.config import GatoConfig, TokenSpec
     from gato_lite.envs.record import record
+    from gato_lite.envs.task import Task
     from gato_lite.exchange import Exchange
     from gato_lite.generate import generate
     from gato_lite.model import Gato
@@ -38,6 +39,7 @@ __all__ = [
     "GatoConfig",
     "Policy",
     "SpaceTokenizer",
+    "Task",
     "TokenSpec",
     "Tokens",
     "Vocabulary",
@@ -53,6 +55,7 @@ _MODULES: Final[dict[str, str]] = {
     "GatoConfig": "gato_lite.config",
     "Policy": "gato_lite.policy",
     "SpaceTokenizer": "gato_lite.tokenizers.space",
+    "Task": "gato_lite.envs.task",
     "TokenSpec": "gato_lite.config",
     "Tokens": "gato_lite.sequence",
     "Vocabulary": "gato_lite.tokenizers.vocabulary",

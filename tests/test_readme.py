@@ -102,7 +102,8 @@ def test_what_it_shows_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/architecture.md", "docs/evaluation.md", "docs/formats.md", "CHANGELOG.md"]
+    "page",
+    ["README.md", "docs/architecture.md", "docs/evaluation.md", "docs/tasks.md", "docs/formats.md", "CHANGELOG.md"],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
@@ -111,7 +112,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/evaluation.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/evaluation.md", "docs/tasks.md"])
 def test_files_and_names_in_code_exist(page: str) -> None:
     spans = re.findall(r"`([\w./]+)`", (ROOT / page).read_text("utf-8"))
     files = {span for span in spans if re.match(r"(gato_lite|tokenizers|envs|train|tests|docs)/", span)}

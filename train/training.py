@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import torch
 
-from gato_lite.envs.catalogue import TASKS
+from gato_lite.envs.catalogue import all_tasks
 from gato_lite.envs.dataset import Dataset, Turn
 from gato_lite.lock import FolderLock
 from gato_lite.model import Gato
@@ -295,7 +295,8 @@ def _train_run(
         resume=resume,
         overwrite=overwrite,
     )
-    known = [TASKS[task.name] for task in gato.formats if task.name in TASKS and TASKS[task.name].installed]
+    tasks = all_tasks()
+    known = [tasks[task.name] for task in gato.formats if task.name in tasks and tasks[task.name].installed]
     trainer = Trainer(
         gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluator(known) if known else None
     )

@@ -29,7 +29,7 @@ class Reached(gym.Env):
 
 def play(env, expert, **fields):
     task = Task(name="test/Reached", make_env=lambda _evaluation, _mode: env, **fields)
-    return play_episode(task, env, expert, EpisodeBuilder(env.observation_space, env.action_space), seed=0)
+    return play_episode(task, task.make(), expert, EpisodeBuilder(env.observation_space, env.action_space), seed=0)
 
 
 STILL = Rule(lambda observation: np.zeros(2, np.float32))

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from gato_lite.envs import reference
-from gato_lite.envs.catalogue import SCORES_FILE, TASKS, Task
-from gato_lite.envs.experts import Rule
+from gato_lite.envs.catalogue import TASKS, Task
+from gato_lite.envs.experts import ExpertFailedError, Rule
 from gato_lite.envs.reference import measure, measure_all
+from gato_lite.envs.task import SCORES_FILE, references
 
 
 def test_a_scale(tmp_path, capsys):
@@ -23,14 +24,52 @@ def test_a_scale(tmp_path, capsys):
     assert SCORES_FILE.read_bytes() == before
 
 
-def test_an_expert_no_better_than_random_is_refused():
+def test_a_later_scale_stands_beside_the_others_in_the_catalogues_order(tmp_path):
+    path = tmp_path / "scores.json"
+    tasks = [TASKS["toy/CliffWalking"], TASKS["toy/FrozenLakeNotSlippery"]]
+    for task in tasks:
+        measure_all([task], episodes=5, path=path)
+    assert list(references(path)) == ["toy/FrozenLakeNotSlippery", "toy/CliffWalking"]
+    measure_all(tasks, episodes=6, path=path, workers=2)
+    assert [measured.random.episodes for measured in references(path).values()] == [6, 6]
+
+
+def test_a_task_without_an_expert_has_a_lower_end(tmp_path, capsys):
+    path = tmp_path / "scores.json"
+    task = Task(name="toy/None", make_env=TASKS["toy/FrozenLake"].make_env, metric="success")
+    assert measure_all([task], episodes=5, path=path) == []
+    assert references(path)["toy/None"].expert is None
+    assert "expert" not in capsys.readouterr().out
+
+
+def test_an_expert_no_better_than_random_is_refused(tmp_path):
     task = TASKS["toy/FrozenLakeNotSlippery"]
     useless = Task(name="toy/Useless", make_env=task.make_env, expert=lambda _: Rule(lambda _: 0), metric="success")
     message = "toy/Useless: expected an expert better than random actions ("
     with pytest.raises(ValueError, match=re.escape(message)):
         measure(useless, episodes=5)
-    with pytest.raises(ValueError, match="has no expert to measure"):
-        measure(Task(name="toy/None", make_env=task.make_env), episodes=5)
+    (problem,) = measure_all([useless], episodes=5, path=tmp_path / "scores.json")
+    assert problem.startswith(message)
+    assert references(tmp_path / "scores.json") == {}
+
+
+def test_a_lead_within_the_noise_is_refused():
+    message = r"random actions \(-0\.3125\) by more than 0\.65\d+, half the 95 % interval .*; got -0\.0625$"
+    with pytest.raises(ValueError, match=message):
+        measure(TASKS["toy/Blackjack"], episodes=16)
+
+
+def test_an_expert_that_fails_is_no_success_and_no_return():
+    def lose(_observation):
+        raise ExpertFailedError("lost")
+
+    walking, lake = TASKS["toy/CliffWalking"], TASKS["toy/FrozenLakeNotSlippery"]
+    with pytest.raises(ValueError, match=r"toy/Lost, seed 900000000: expected a whole episode: lost"):
+        measure(Task(name="toy/Lost", make_env=walking.make_env, expert=lambda _: Rule(lose)), episodes=2)
+    with pytest.raises(ValueError, match=r"better than random actions .* got 0$"):
+        measure(
+            Task(name="toy/Lost", make_env=lake.make_env, expert=lambda _: Rule(lose), metric="success"), episodes=2
+        )
 
 
 def test_too_few_episodes_are_refused(monkeypatch, capsys):
@@ -38,3 +77,16 @@ def test_too_few_episodes_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         reference.main()
     assert "--episodes must be at least 100, got 10" in capsys.readouterr().err
+
+
+def test_any_gymnasium_environment_has_no_scores_of_ours(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["reference", "gym:CartPole-v1"])
+    with pytest.raises(SystemExit):
+        reference.main()
+    assert "expected tasks of the catalogue or of your own, got gym:CartPole-v1" in capsys.readouterr().err
+
+
+def test_a_damaged_scores_file(tmp_path):
+    (tmp_path / "scores.json").write_text('{"tasks": 3}')
+    with pytest.raises(ValueError, match="scores.json: expected scores as `python -m gato_lite.envs.reference` writes"):
+        references(tmp_path / "scores.json")

@@ -7,9 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from gato_lite.envs import catalogue
+from gato_lite.envs import task as task_module
 from gato_lite.envs.catalogue import Task, find_tasks
-from gato_lite.envs.format import Reference, Score
+from gato_lite.envs.format import Score
+from gato_lite.envs.task import Measured
 from gato_lite.train.rollout import Outcome
 from gato_lite.train.scores import Scores, compare, read_scores, require_shared, score_task, summarise
 
@@ -22,10 +23,10 @@ def score(mean: float) -> Score:
 def scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """CartPole from 20 to 500, FrozenLake from 0.1 to 0.7; Taxi without a scale."""
     known = {
-        "classic/CartPole": Reference(random=score(20.0), expert=score(500.0)),
-        "toy/FrozenLake": Reference(random=score(0.1), expert=score(0.7)),
+        "classic/CartPole": Measured(random=score(20.0), expert=score(500.0)),
+        "toy/FrozenLake": Measured(random=score(0.1), expert=score(0.7)),
     }
-    monkeypatch.setattr(catalogue, "references", lambda: known)
+    monkeypatch.setattr(task_module, "references", lambda _path: known)
 
 
 def tasks(*names: str) -> list[Task]:

@@ -19,7 +19,8 @@ EXAMPLE: Final = "gato-lite tasks --suite babyai"
 class Options:
     """List the tasks: what is seen, how good a random policy and the expert are, what is still to be installed.
 
-    Any other Gymnasium environment is a task too, by the name gym:ID.
+    Any other Gymnasium environment is a task too, by the name gym:ID. GATO_LITE_TASKS names Python files with tasks of
+    your own.
     """
 
     patterns: Positional[Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")]] = ()
@@ -32,14 +33,15 @@ class Options:
 
 def run(options: Options) -> None:
     """Prints the catalogue."""
-    from gato_lite.envs.catalogue import TASKS, find_tasks
+    from gato_lite.envs.catalogue import all_tasks, find_tasks
     from gato_lite.names import unknown_name
 
-    suites = {task.suite for task in TASKS.values()}
+    known = all_tasks()
+    suites = {task.suite for task in known.values()}
     if options.suite is not None and options.suite not in suites:
         raise ValueError(unknown_name("suite", options.suite, suites))
     with answer_only():
-        chosen = find_tasks(list(options.patterns)) if options.patterns else list(TASKS.values())
+        chosen = find_tasks(list(options.patterns)) if options.patterns else list(known.values())
         rows = [_row(task) for task in chosen if options.suite in {None, task.suite}]
     if options.json:
         print_json(rows)
