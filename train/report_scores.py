@@ -43,9 +43,9 @@ def by_suite(names: Iterable[str]) -> dict[str, list[str]]:
     return suites
 
 
-def _folded(suite: str, told: str, n_task: int, table: str) -> str:
+def _folded(suite: str, told: str, n_task: int, table: str, *, closed: bool = False) -> str:
     """A suite that opens and closes; long ones begin closed."""
-    state = " open" if n_task <= FOLDED else ""
+    state = "" if closed or n_task > FOLDED else " open"
     count = f"{n_task} task{'s' * (n_task != 1)}"
     about = " · ".join(part for part in (count, told) if part)
     return (
@@ -53,11 +53,12 @@ def _folded(suite: str, told: str, n_task: int, table: str) -> str:
     )
 
 
-def _table(axis: str, head: str, rows: str) -> str:
-    columns = '<col class="task"><col class="bar"><col class="few"><col class="many"><col class="few"><col class="few">'
+def _table(axis: str, head: str, rows: str, style: str = "") -> str:
+    columns = "".join(f'<col class="{name}">' for name in ("task", "bar", "few", "many", "few", "few"))
+    first = f'<th>Task</th><th class="bar">{axis}</th>'
     return (
-        f'<table class="scores"><colgroup>{columns}</colgroup><thead><tr><th>Task</th><th class="bar">{axis}</th>{head}'
-        f"</tr></thead><tbody>{rows}</tbody></table>"
+        f'<table class="scores {style}"><colgroup>{columns}</colgroup><thead><tr>{first}{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 
@@ -183,7 +184,7 @@ def _thresholds(scores: Scores) -> str:
 
 def _curve(line: Sequence[float], band: Sequence[tuple[float, float]], n_task: int) -> str:
     """The curve over 0 to 100 % of the expert, with the shares at 50, 80 and 90 % written at it."""
-    width, height, left, right, top, bottom = 640, 300, 46, 16, 14, 44
+    width, height, left, right, top, bottom = 640, 300, 46, 22, 14, 44
 
     def px(x: float) -> float:
         return left + (width - left - right) * x
@@ -251,25 +252,25 @@ def comparison_section(comparison: Comparison) -> str:
         suites["all"] = comparison.overall
     parts = [_verdict(comparison)]
     if suites:
-        parts.append(_table(axis, head, "".join(_difference_row(*row, reach) for row in suites.items())))
+        parts.append(_table(axis, head, "".join(_difference_row(*row, reach) for row in suites.items()), "pairs"))
     for suite, members in by_suite(comparison.tasks).items():
         rows = "".join(_difference_row(name, comparison.tasks[name], reach) for name in members)
         changed = sum(comparison.tasks[name].significant for name in members)
-        parts.append(_folded(suite, f"{changed} significant", len(members), _table(axis, head, rows)))
+        table = _table(axis, head, rows, "pairs")
+        parts.append(_folded(suite, f"{changed} significant", len(members), table, closed=not changed))
     if comparison.unpaired:
         parts.append(f'<p class="told">Not in both: {escape(", ".join(comparison.unpaired))}.</p>')
     return "".join(parts)
 
 
 def _verdict(comparison: Comparison) -> str:
-    better = [short(name) for name, found in comparison.tasks.items() if found.significant and found.difference > 0]
-    worse = [short(name) for name, found in comparison.tasks.items() if found.significant and found.difference < 0]
-    told = [
-        f"{escape(comparison.first)} is significantly {word} in {len(found)}: {escape(', '.join(found))}."
-        for word, found in (("better", better), ("worse", worse))
-        if found
-    ]
-    return f"<p>{' '.join(told) or 'No task differs significantly.'}</p>"
+    told = []
+    for what, found in (("Tasks", comparison.tasks), ("Suites", comparison.suites)):
+        for word, sign in (("better", 1), ("worse", -1)):
+            names = [short(name) for name, one in found.items() if one.significant and one.difference * sign > 0]
+            if names:
+                told.append(f"{what} in which {comparison.first} is significantly {word}: {', '.join(names)}.")
+    return f"<p>{escape(' '.join(told)) or 'Nothing differs significantly.'}</p>"
 
 
 def _difference_row(name: str, found: Difference, reach: float) -> str:
@@ -280,11 +281,11 @@ def _difference_row(name: str, found: Difference, reach: float) -> str:
     sign = f'<span class="verdict" title="{word}">{mark}<span class="hidden"> {word}</span></span>' if mark else ""
     told = f"95 % {number(found.low, digits)} to {number(found.high, digits)}; {found.pairs} pairs of episodes"
     bar = _bar(found.difference, found.low, found.high, -reach, reach, lines=(0,)) if found.normalised else ""
-    plus = "+" if found.difference > 0 else ""
+    plus = "+" if round(found.difference, digits) > 0 else ""
     return (
         f'<tr title="{told}"><td>{escape(short(name))}</td><td class="bar">{bar}</td>'
         f"<td><b>{sign}{plus}{number(found.difference, digits)}</b></td>"
-        f'<td class="raw">{"&lt; 0.001" if found.p < 0.001 else number(found.p, 3)}</td>'
+        f'<td class="raw p">{"&lt; 0.001" if found.p < 0.001 else number(found.p, 3)}</td>'
         f'<td class="ends">{number(found.first, digits)}</td><td class="ends">{number(found.second, digits)}</td></tr>'
     )
 

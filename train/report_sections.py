@@ -30,7 +30,7 @@ LEGEND: Final = {
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number for people, with a true minus sign; a dash for None."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:

@@ -170,7 +170,7 @@ def comparison_table(comparison: Comparison, *, fold: bool = False) -> Table:
 
 def _difference_row(name: str, found: Difference) -> tuple[str | Text, ...]:
     digits = 2 if found.normalised else 1
-    sign = "+" if found.difference > 0 else ""
+    sign = "+" if round(found.difference, digits) > 0 else ""
     style = "" if not found.significant else "green" if found.difference > 0 else "red"
     return (
         name,

@@ -329,6 +329,7 @@ def test_a_flat_line_can_be_drawn() -> None:
 def test_numbers_for_people() -> None:
     assert number(-1234.567, 1) == "−1,234.6"
     assert number(None) == "–"
+    assert number(-0.001) == "0.00"
     assert percent(0.756) == "76\u202f%"
 
 
