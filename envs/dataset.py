@@ -10,7 +10,7 @@ Any Parquet reader opens the parts. Columns of a control part are `observation/<
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +20,7 @@ from jaxtyping import Int64
 from gato_lite.envs.columns import BadValue, column_name, stack
 from gato_lite.envs.episodes import Episodes
 from gato_lite.envs.folder import claim, replacing, sweep
-from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
+from gato_lite.envs.format import INFO_FILE, Ability, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
 from gato_lite.envs.parts import (
     Document,
     Turn,
@@ -174,6 +174,8 @@ def write_documents(
     name: str,
     licence: str | None = None,
     attribution: str | None = None,
+    ability: Ability | None = None,
+    generator: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Dataset:
     """Write documents as a new dataset in the folder `out`.
@@ -184,6 +186,8 @@ def write_documents(
         name: What the collection is called.
         licence: SPDX name or words.
         attribution: Who made the documents, as their licence asks it to be said.
+        ability: What the documents teach, which is how they are scored; None reads it off them.
+        generator: What the documents were made from.
         overwrite: Whether a dataset in `out` may be replaced; it stays until the new one is whole.
 
     Raises:
@@ -207,6 +211,8 @@ def write_documents(
             n_rows=sum(part.rows for part in parts),
             licence=licence,
             attribution=attribution,
+            ability=ability,
+            generator=dict(generator or {}),
             parts=tuple(parts),
         )
         return write_info(out, info)

@@ -23,6 +23,9 @@ INFO_FILE: Final = "dataset.json"
 BLOCK: Final = 100
 """Episodes in one part of a recording."""
 
+Ability = Literal["text", "caption", "class", "question", "translation", "dialogue"]
+"""What a dataset of documents teaches."""
+
 PART_NAME: Final = re.compile(r"part-[0-9]{6}\.parquet")
 """What the files of a dataset's parts are called."""
 
@@ -127,6 +130,8 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """SPDX name or words."""
     attribution: str | None = None
     """Who made the values, as their licence asks it to be said."""
+    ability: Ability | None = None
+    """What documents teach, which is how they are scored; None where nobody said, and for episodes."""
     parts: tuple[Part, ...]
 
     @property

@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "record": Command("record", "record experts' episodes of tasks as datasets"),
     "data info": Command("data_info", "say what datasets hold"),
     "data check": Command("data_check", "check every hash and every value of a dataset"),
+    "data fetch": Command("data_fetch", "fetch pictures, questions, translations or text by pip, npm or apt"),
     "data import": Command("data_import", "make a dataset of text files, captioned pictures or Minari episodes"),
     "data export": Command("data_export", "write a dataset of episodes in another format"),
     "data text-model": Command("data_text_model", "train a SentencePiece model on text"),

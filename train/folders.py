@@ -197,12 +197,12 @@ def _text_items(source: Path, reader: _Reader) -> Iterator[_Item]:
     for file in files:
         reader.n_files += 1
         try:
-            pieces = _pieces(_read_text(file))
+            found = list(pieces(_read_text(file)))
         except (ValueError, OSError) as error:
             reader.leave_out(str(file), error)
             continue
         group = str(file.parent.relative_to(source)) if file.parent not in {source, source.parent} else None
-        for piece in pieces:
+        for piece in found:
             yield _Item(str(file), _hash(piece.encode()), None, Document(None, piece, group=group))
 
 
@@ -223,7 +223,7 @@ def _read_text(file: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces(text: str) -> Iterator[str]:
     """`text` cut at paragraphs into pieces of about `PIECE` characters, and where there is none, at `2 * PIECE`."""
     while len(text) > 2 * PIECE:
         cut = text.find("\n\n", PIECE, 2 * PIECE)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -80,7 +81,10 @@ def emoji_documents(concepts: list[Concept]) -> list[Document]:
 
 def hidden_styles(concepts: list[Concept]) -> dict[int, str]:
     """The style that is hidden, by the index of the concept, for a fifth of the concepts."""
-    groups = sorted(_twins(concepts), key=lambda group: hashlib.sha256(concepts[group[0]].name.encode()).digest())
+    groups = sorted(
+        twins([concept.pictures for concept in concepts]),
+        key=lambda group: hashlib.sha256(concepts[group[0]].name.encode()).digest(),
+    )
     hidden: dict[int, str] = {}
     styles = list(STYLES)
     for i, group in enumerate(groups):
@@ -90,11 +94,15 @@ def hidden_styles(concepts: list[Concept]) -> dict[int, str]:
     return hidden
 
 
-def _twins(concepts: list[Concept]) -> list[list[int]]:
-    """Groups of concepts that are linked by nearly equal pictures; most groups hold one concept."""
-    leader = list(range(len(concepts)))
-    for style in STYLES:
-        pixels = np.stack([concept.pictures[style] for concept in concepts]).reshape(len(concepts), -1) / 255
+def twins(drawn: Sequence[Mapping[str, UInt8[np.ndarray, "32 32 3"]]]) -> list[list[int]]:
+    """Groups of things, by index, that are linked by nearly equal pictures in any style; most groups hold one.
+
+    Args:
+        drawn: for each thing its picture in each style.
+    """
+    leader = list(range(len(drawn)))
+    for style in drawn[0] if drawn else ():
+        pixels = np.stack([pictures[style] for pictures in drawn]).reshape(len(drawn), -1) / 255
         squares = (pixels**2).sum(1)
         distances = (squares[:, None] + squares[None] - 2 * pixels @ pixels.T) / pixels.shape[1]  # (N, N)
         for i, j in np.argwhere(np.triu(distances < TWINS**2, k=1)).tolist():

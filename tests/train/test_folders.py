@@ -75,7 +75,7 @@ def test_a_long_file_is_cut_at_paragraphs(tmp_path):
 
 
 def test_a_file_without_paragraphs_is_cut_too():
-    assert [len(piece) for piece in folders._pieces("x" * 150_000)] == [65_536, 65_536, 18_928]
+    assert [len(piece) for piece in folders.pieces("x" * 150_000)] == [65_536, 65_536, 18_928]
 
 
 def test_captioned_pictures_become_documents(pictures, tmp_path):

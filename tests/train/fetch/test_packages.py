@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gato_lite.train.fetch.packages import FetchError, Package, apt_config, default_cache, fetch, fetch_indexes, members
+
+
+def wheel(path: Path, **files: str) -> Path:
+    """A wheel that pip accepts, with `files` in its package."""
+    name, version = path.name.split("-")[:2]
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(f"{name}/{file}", content)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def deb(path: Path, **files: bytes) -> Path:
+    """A Debian package whose data is an uncompressed tar."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./usr/share/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+    def entry(name: str, content: bytes) -> bytes:
+        head = f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+        return head + content + b"\n" * (len(content) % 2)
+
+    path.write_bytes(b"!<arch>\n" + entry("debian-binary", b"2.0\n\n") + entry("data.tar", data.getvalue()))
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes packages from, and from nowhere else."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for variable in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_pip_brings_a_package_once(shop: Path, tmp_path: Path) -> None:
+    wheel(shop / "tiny_words-1.0-py3-none-any.whl", **{"a.txt": "one", "b.json": "2"})
+    package = Package("pip", "tiny-words", "1.0")
+    file, noted = fetch(package, tmp_path / "cache")
+    assert dict(members(file, (".txt",))) == {"tiny_words/a.txt": b"one"}
+    assert noted.size == file.stat().st_size
+    (shop / "tiny_words-1.0-py3-none-any.whl").unlink()
+    assert fetch(package, tmp_path / "cache") == (file, noted)
+    assert sorted(path.name for path in (tmp_path / "cache" / "pip").iterdir()) == ["tiny-words@1.0.json", file.name]
+
+
+def test_a_damaged_file_is_fetched_again(shop: Path, tmp_path: Path) -> None:
+    wheel(shop / "tiny_words-1.0-py3-none-any.whl", **{"a.txt": "one"})
+    package = Package("pip", "tiny-words", "1.0")
+    file, noted = fetch(package, tmp_path / "cache")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert fetch(package, tmp_path / "cache") == (file, noted)
+    assert dict(members(file, (".txt",))) == {"tiny_words/a.txt": b"one"}
+
+
+def test_what_pip_cannot_find_can_be_brought_by_hand(shop: Path, tmp_path: Path) -> None:
+    package = Package("pip", "tiny-words", "1.0")
+    folder = tmp_path / "cache" / "pip"
+    with pytest.raises(FetchError, match=r"pip:tiny-words@1.0: .* failed: .*") as raised:
+        fetch(package, tmp_path / "cache")
+    assert f"or put a file tiny_words-1.0[-.]* into {folder} and run the command again" in str(raised.value)
+    assert list(folder.iterdir()) == []
+    brought = wheel(folder / "tiny_words-1.0-py3-none-any.whl", **{"a.txt": "one"})
+    assert fetch(package, tmp_path / "cache")[0] == brought
+
+
+@pytest.mark.parametrize("client, what", [("npm", "Node.js with npm"), ("apt", "Debian's or Ubuntu's apt")])
+def test_a_missing_client_is_named(client: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FetchError, match=re.escape(f"found none; install {what}, or put a file")):
+        fetch(Package(client, "x", "1"), tmp_path / "cache")  # type: ignore[arg-type]
+    with pytest.raises(FetchError, match="expected apt-get on the path"):
+        list(fetch_indexes(("it",), tmp_path / "cache"))
+
+
+def test_indexes_that_are_there_are_taken(tmp_path: Path) -> None:
+    lists = tmp_path / "apt" / "lists"
+    lists.mkdir(parents=True)
+    for place, size in (("security", 3), ("main", 50)):
+        (lists / f"host_{place}_main_i18n_Translation-it").write_text("x" * size)
+    ((language, file, noted),) = fetch_indexes(("it",), tmp_path)
+    assert (language, file.name, noted.size) == ("it", "host_main_main_i18n_Translation-it", 50)
+
+
+def test_apt_keeps_its_lists_beside_the_cache(tmp_path: Path) -> None:
+    written = apt_config(tmp_path, ("en", "it")).read_text("utf-8")
+    assert f'Dir::State::lists "{tmp_path / "lists"}";' in written
+    assert 'Acquire::Languages { "en"; "it"; };' in written
+    assert (tmp_path / "lists" / "partial").is_dir()
+
+
+def test_archives_are_read_and_not_unpacked(tmp_path: Path) -> None:
+    packed = deb(tmp_path / "a_1_all.deb", **{"words/data.noun": b"odd", "doc": b"x"})
+    assert dict(members(packed, (".noun",))) == {"./usr/share/words/data.noun": b"odd"}
+    with tarfile.open(tmp_path / "a-1.tgz", "w:gz") as archive:
+        member = tarfile.TarInfo("../../up.txt")
+        member.size = 2
+        archive.addfile(member, io.BytesIO(b"up"))
+        link = tarfile.TarInfo("link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    assert dict(members(tmp_path / "a-1.tgz")) == {"../../up.txt": b"up"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.tgz", "a_1_all.deb"]
+
+
+@pytest.mark.parametrize("name", ["a.whl", "a.deb", "a.tgz"])
+def test_a_damaged_archive_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK nothing of the kind" * 9)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / name}: expected a whole archive, found damage")):
+        list(members(tmp_path / name))
+
+
+def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "gato_lite"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache" / "gato_lite"

@@ -1,0 +1,73 @@
+"""How each ability is asked for, in one place: what fetched data, prompts and evaluation agree on.
+
+| ability     | picture | prompt                         | answer            |
+|-------------|---------|--------------------------------|-------------------|
+| text        |         |                                | the text          |
+| caption     | yes     | nothing, or the language       | the name          |
+| class       | yes     | "Which class is this?"         | the class         |
+| question    | yes     | the question                   | the answer        |
+| translation |         | "Translate to Italian: …"      | the translation   |
+| dialogue    |         | what is said or asked          | the reply         |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gato_lite.envs.dataset import Document, Turn
+from gato_lite.envs.format import Ability
+
+LANGUAGES: Final = {"en": "English", "it": "Italian"}
+"""Names of languages by their ISO 639 codes."""
+CLASS_PROMPT: Final = "Which class is this?"
+
+
+def caption_prompt(language: str = "en") -> str:
+    """What asks for a picture's name; English needs no word."""
+    return "" if language == "en" else f"In {LANGUAGES[language]}:"
+
+
+def translation_prompt(source: str, language: str) -> str:
+    """What asks for a translation into `language`."""
+    return f"Translate to {LANGUAGES[language]}: {source}"
+
+
+def caption(
+    image: bytes, name: str, *, language: str = "en", split: str = "train", group: str | None = None
+) -> Document:
+    """A picture and its name."""
+    return Document(image, name, split, group, prompt=caption_prompt(language))
+
+
+def labelled(image: bytes, label: str, *, split: str = "train", group: str | None = None) -> Document:
+    """A picture and its class."""
+    return Document(image, label, split, group, prompt=CLASS_PROMPT)
+
+
+def question(image: bytes, asked: str, answer: str, *, split: str = "train", group: str | None = None) -> Document:
+    """A question about a picture."""
+    return Document(image, answer, split, group, prompt=asked)
+
+
+def translation(source: str, target: str, language: str, *, split: str = "train", group: str | None = None) -> Document:
+    """A sentence and its translation into `language`."""
+    return Document(None, target, split, group, prompt=translation_prompt(source, language))
+
+
+def conversation(turns: Sequence[tuple[str, str]], *, split: str = "train", group: str | None = None) -> Document:
+    """What was said and replied, turn after turn."""
+    *earlier, (said, reply) = turns
+    before = tuple(Turn(prompt=prompt, text=text) for prompt, text in earlier)
+    return Document(None, reply, split, group, prompt=said, before=before)
+
+
+ABILITIES: Final[dict[Ability, str]] = {
+    "text": "bits per byte",
+    "caption": "exact match",
+    "class": "accuracy",
+    "question": "accuracy",
+    "translation": "chrF",
+    "dialogue": "exact match",
+}
+"""What a score of each ability is."""
