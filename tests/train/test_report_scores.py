@@ -119,10 +119,8 @@ def test_differences_say_what_is_significant() -> None:
     first = scores({"babyai/GoToObj": 1.0, "babyai/OpenDoor": 0.5, "classic/CartPole": 0.5})
     second = scores({"babyai/GoToObj": 0.0, "babyai/OpenDoor": 0.5, "classic/CartPole": 0.5})
     page = comparison_section(compare(first, second, "runs/a", "runs/<b>"))
-    assert (
-        "Tasks in which runs/a is significantly better: GoToObj. Suites in which runs/a is significantly better: babyai."
-        in page
-    )
+    assert "Tasks in which runs/a is significantly better: GoToObj." in page
+    assert "Suites in which runs/a is significantly better: babyai." in page
     assert page.count("▲") == 2 + 1, "the task, its suite, and all"
     assert "▼" not in page
     assert "runs/&lt;b&gt;" in page
