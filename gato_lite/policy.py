@@ -13,100 +13,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.spaces import Discrete
-from gymnasium.vector.utils import batch_space, create_empty_array, iterate
+from gymnasium.vector.utils import batch_space, create_empty_array
 from gymnasium.vector.utils import concatenate as stack_values
 
 from gato_lite.cache import Decoder
 from gato_lite.config import TokenSpec
-from gato_lite.drafts import Drafter
+from gato_lite.inputs import ObservationError, allowed_values, listed, per_slot
 from gato_lite.model import Gato
-from gato_lite.run import find_format
 from gato_lite.sampling import Legal, Sampler
-from gato_lite.sequence import Tokens, concatenate, plain, select, split
-from gato_lite.spaces import AnySpace, require_leaf
-from gato_lite.tokenizers.space import SpaceTokenizer
-from gato_lite.tokenizers.vocabulary import Vocabulary
-
-Observation = Any  # Any: whatever the environment's observation space holds
-Action = Any  # Any: whatever its action space holds
-Demonstration = Sequence[tuple[Observation, Action]]
-"""The timesteps of one episode."""
-
-
-@dataclass(frozen=True)
-class _Language:
-    """How one kind of environment is spoken of; slots that speak the same share one."""
-
-    observation: SpaceTokenizer
-    action: SpaceTokenizer
-    spec: TokenSpec
-    instruction: str | None
-    ranges: list[tuple[int, int]] | None
-    """Legal ids of each action token, where the space has a fixed number of them."""
-    values: dict[int, Action] = field(default_factory=dict)
-    """What the token of a Discrete action has been decoded to so far."""
-
-
-@dataclass
-class _Timestep:
-    """One timestep of a slot: what was seen, and as much of the action as has been chosen."""
-
-    observation: Tokens
-    """With the separator, if there is one; nothing left out."""
-    repeats: npt.NDArray[np.bool_]
-    """Which of its tokens the previous timestep already said."""
-    action: list[int] = field(default_factory=list)
-
-    def tokens(self, vocabulary: Vocabulary, *, first: bool) -> Tokens:
-        seen = self.observation
-        if not first:
-            seen = select(seen, ~self.repeats, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
-        return concatenate([seen, plain(self.action)]) if self.action else seen
-
-    def length(self, *, first: bool) -> int:
-        return len(self.repeats) - (0 if first else int(self.repeats.sum())) + len(self.action)
-
-
-@dataclass
-class _Slot:
-    """One environment's episode so far."""
-
-    language: _Language
-    prefix: Tokens
-    """Instruction and prompt: read before every window."""
-    timesteps: list[_Timestep] = field(default_factory=list)
-    """Those in the window; the last may be under way."""
-    seen: Observation = None
-    """The last observation, where some of it is written once."""
-    unread: list[int] = field(default_factory=list)
-    """Action tokens chosen but not in the cache yet."""
-    drafter: Drafter = field(default_factory=Drafter)
-    draft: list[int] = field(default_factory=list)
-    """Action tokens in the cache that were only guessed."""
-
-    def window(self, vocabulary: Vocabulary) -> Tokens:
-        return concatenate([self.prefix, *_window_tokens(self.timesteps, vocabulary)])
-
-
-def _window_tokens(timesteps: Sequence[_Timestep], vocabulary: Vocabulary) -> list[Tokens]:
-    return [step.tokens(vocabulary, first=index == 0) for index, step in enumerate(timesteps)]
-
-
-def _newest(timesteps: list[_Timestep], budget: int) -> list[_Timestep]:
-    """The longest run of last timesteps that is a window of at most `budget` tokens; may be empty."""
-    length = 0
-    for count, step in enumerate(reversed(timesteps)):
-        if length + step.length(first=True) > budget:
-            return timesteps[len(timesteps) - count :]
-        length += step.length(first=False)
-    return timesteps
+from gato_lite.sequence import Tokens, concatenate, plain
+from gato_lite.slots import Action, Demonstration, Observation, Slot, Speaker, Timestep, newest
+from gato_lite.spaces import AnySpace
 
 
 class Policy:
@@ -155,24 +78,26 @@ class Policy:
     ) -> None:
         self.gato = gato
         self._drafts = draft
-        listed = len(observation_space) if isinstance(observation_space, (list, tuple)) else None
+        n_listed = len(observation_space) if isinstance(observation_space, (list, tuple)) else None
         self._batched = slots is not None
-        self._listed = listed is not None or self._batched
-        n_slot = slots if slots is not None else 1 if listed is None else listed
-        observation_spaces = _per_slot("observation_space", observation_space, n_slot)
-        action_spaces = _per_slot("action_space", action_space, n_slot)
-        tasks = _per_slot("task", task, n_slot)
+        self._listed = n_listed is not None or self._batched
+        n_slot = slots if slots is not None else 1 if n_listed is None else n_listed
+        if n_slot < 1:
+            what = f"slots={slots}" if self._batched else "an empty list of observation spaces"
+            raise ValueError(f"a policy must have at least one slot, got {what}")
+        observation_spaces = per_slot("observation_space", observation_space, n_slot)
+        action_spaces = per_slot("action_space", action_space, n_slot)
+        tasks = per_slot("task", task, n_slot)
         self._sampler = Sampler(temperature, seed)
         self._decoder = Decoder(gato, n_slot, context_length)
         if self._batched:
             self._observation_batch = batch_space(observation_spaces[0], n_slot)
             self._action_space = action_spaces[0]
-        self._override = (spec, instruction)
-        self._known: list[tuple[AnySpace, AnySpace, str | None, _Language]] = []
-        self._slots: list[_Slot] = []
-        for seen, done, name in zip(observation_spaces, action_spaces, tasks, strict=True):
-            language = self._language(seen, done, name)
-            self._slots.append(_Slot(language=language, prefix=self._prefix(language, prompt)))
+        self._speaker = Speaker(gato, spec, instruction)
+        self._slots = [
+            self._slot(seen, done, name, prompt)
+            for seen, done, name in zip(observation_spaces, action_spaces, tasks, strict=True)
+        ]
 
     @property
     def n_slot(self) -> int:
@@ -201,8 +126,7 @@ class Policy:
         """
         if self._batched:
             raise ValueError("slots of a vector environment share their spaces; build the policy with lists of spaces")
-        language = self._language(observation_space, action_space, task)
-        self._slots[slot] = _Slot(language=language, prefix=self._prefix(language, prompt))
+        self._slots[slot] = self._slot(observation_space, action_space, task, prompt)
         self._decoder.forget([slot])
 
     def reset(self, mask: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:
@@ -220,7 +144,7 @@ class Policy:
             raise ValueError(f"mask must have a value for each slot, expected {self.n_slot}, got {len(chosen)}")
         for slot, begins in zip(self._slots, chosen, strict=True):
             if begins:
-                slot.timesteps, slot.seen, slot.unread = [], None, []
+                slot.begin()
         self._decoder.forget([index for index, begins in enumerate(chosen) if begins])
 
     @torch.inference_mode()
@@ -237,12 +161,14 @@ class Policy:
             A member of the action space; with several slots a list (None where the slot sat out), or a batch.
 
         Raises:
-            ValueError: an observation is not one of its space; the message names the leaf.
+            ObservationError: an observation is not one of its space, or an action mask is none; every slot is left as
+                it was, and the error has the slot.
+            ValueError: there are not as many observations or masks as slots.
         """
         observations, masks = self._per_slot_inputs(observation, action_mask)
         active = [index for index, seen in enumerate(observations) if seen is not None]
         if active:
-            allowed = {index: self._allowed(index, masks[index]) for index in active}
+            allowed = {index: self._allowed(index, masks[index]) for index in active if masks[index] is not None}
             self._see(active, observations)
             self._choose(active, self._read(active, observed=True), allowed)
         actions = [self._action(index) if seen is not None else None for index, seen in enumerate(observations)]
@@ -263,24 +189,52 @@ class Policy:
         Slots of one language are tokenised together.
         """
         groups: dict[int, list[int]] = {}
-        new: dict[int, _Timestep] = {}
+        new: dict[int, Timestep] = {}
         for index in active:
             groups.setdefault(id(self._slots[index].language), []).append(index)
         for members in groups.values():
-            language = self._slots[members[0]].language
-            stride = 2 if language.spec.once else 1
-            rows = []
-            for index in members:  # after the previous observation, the tokenizer sees what is said again
-                before = self._slots[index].seen
-                rows += [observations[index] if before is None else before] * (stride - 1) + [observations[index]]
-            new.update(zip(members, self._timesteps(language, rows)[stride - 1 :: stride], strict=True))
+            new.update(zip(members, self._timesteps(members, observations), strict=True))
+        for index, step in new.items():
+            slot = self._slots[index]
+            if len(slot.prefix) + len(step.observation) > self._decoder.context_length:
+                raise self._error(index, self._too_long(index, len(step.observation)))
         for index, step in new.items():
             slot = self._slots[index]
             if not slot.timesteps:
                 step.repeats[:] = False
             slot.timesteps.append(step)
+            slot.n_seen += 1
             if slot.language.spec.once:  # a copy: an environment may change what it showed
                 slot.seen = copy.deepcopy(observations[index])
+
+    def _timesteps(self, members: Sequence[int], observations: Sequence[Observation]) -> list[Timestep]:
+        """The next timestep of slots that speak the same."""
+        language = self._slots[members[0]].language
+        stride = 2 if language.spec.once else 1
+        rows = []
+        for index in members:  # after the previous observation, the tokenizer sees what is said again
+            before = self._slots[index].seen
+            rows += [observations[index] if before is None else before] * (stride - 1) + [observations[index]]
+        try:
+            return language.timesteps(rows)[stride - 1 :: stride]
+        except (ValueError, TypeError) as error:
+            for index in members:  # which one it is
+                try:
+                    language.timesteps([observations[index]])
+                except (ValueError, TypeError) as alone:
+                    raise self._error(index, str(alone)) from error
+            raise
+
+    def _error(self, index: int, why: str) -> ObservationError:
+        slot = self._slots[index]
+        return ObservationError(slot=index, task=slot.task, step=slot.n_seen, why=why)
+
+    def _too_long(self, index: int, n_token: int) -> str:
+        return (
+            f"one timestep of slot {index} is {n_token} tokens and {len(self._slots[index].prefix)} come before it, "
+            f"more than the context of {self._decoder.context_length}; raise context_length or make the observation "
+            "smaller with a TokenSpec"
+        )
 
     def _read(self, rows: Sequence[int], *, observed: bool) -> torch.Tensor:
         """Reads each row's unread action tokens, its new observation where `observed`, and a draft of what may follow.
@@ -326,21 +280,17 @@ class Policy:
             slot = self._slots[index]
             room = self._decoder.context_length - len(slot.prefix)
             if self._decoder.cursors[index]:
-                slot.timesteps = _newest(slot.timesteps, room // 2) or slot.timesteps[-1:]
+                slot.timesteps = newest(slot.timesteps, room // 2) or slot.timesteps[-1:]
             window = slot.window(self.gato.vocabulary)
             if len(window) > self._decoder.context_length:
-                raise ValueError(
-                    f"one timestep of slot {index} is {len(window) - len(slot.prefix)} tokens and {len(slot.prefix)} "
-                    f"come before it, more than the context of {self._decoder.context_length}; raise context_length "
-                    "or make the observation smaller with a TokenSpec"
-                )
+                raise ValueError(self._too_long(index, len(window) - len(slot.prefix)))
             windows.append(window)
         return self._decoder.read_documents(rows, windows)
 
     # -- choosing
 
     def _choose(
-        self, active: Sequence[int], hidden: torch.Tensor, allowed: Mapping[int, npt.NDArray[np.int32] | None]
+        self, active: Sequence[int], hidden: torch.Tensor, allowed: Mapping[int, npt.NDArray[np.int32]]
     ) -> None:
         """Chooses action tokens until every active slot's action is whole; the last of each is not read yet."""
         rows, ids, places = self._unfinished(active, allowed)
@@ -368,7 +318,7 @@ class Policy:
         slot.unread = [chosen[n_stood]]
 
     def _unfinished(
-        self, rows: Sequence[int], allowed: Mapping[int, npt.NDArray[np.int32] | None]
+        self, rows: Sequence[int], allowed: Mapping[int, npt.NDArray[np.int32]]
     ) -> tuple[list[int], list[Legal], list[int]]:
         """Those of `rows` whose action is not whole, and what is to be chosen for them.
 
@@ -383,12 +333,12 @@ class Policy:
         for index in rows:
             slot = self._slots[index]
             action = slot.timesteps[-1].action
-            legal = self._legal(index, allowed[index], action)
+            legal = self._legal(index, allowed.get(index), action)
             if legal is not None:
                 going.append(index)
                 ids.append(legal)
                 for n_read in range(1, len(slot.draft) + 1):
-                    further = self._legal(index, allowed[index], [*action, *slot.draft[:n_read]])
+                    further = self._legal(index, allowed.get(index), [*action, *slot.draft[:n_read]])
                     assert further is not None  # a draft stops before the last token
                     ids.append(further)
                 places += range(place, place + len(slot.draft) + 1)
@@ -405,19 +355,13 @@ class Policy:
         legal = language.action.legal(action)
         return legal if len(legal) else None
 
-    def _allowed(self, index: int, mask: Any) -> npt.NDArray[np.int32] | None:
-        """Ids of the values of a Discrete action that `mask` allows; None without a mask."""
-        if mask is None:
-            return None
-        values = np.asarray(mask)
-        ranges = self._slots[index].language.ranges
-        if ranges is None or len(ranges) != 1 or values.shape != (ranges[0][1] - ranges[0][0],) or not values.any():
-            n_value = "" if ranges is None or len(ranges) != 1 else f"{ranges[0][1] - ranges[0][0]} "
-            raise ValueError(
-                f"action_mask of slot {index} must allow at least one of the {n_value}values of a Discrete action, "
-                f"got {mask!r} for {self._slots[index].language.action.space}"
-            )
-        return (ranges[0][0] + np.flatnonzero(values)).astype(np.int32)
+    def _allowed(self, index: int, mask: Any) -> npt.NDArray[np.int32]:
+        """Ids of the values of a Discrete action that `mask` allows."""
+        language = self._slots[index].language
+        try:
+            return allowed_values(mask, language.action.space, language.ranges)
+        except ValueError as error:
+            raise self._error(index, str(error)) from None
 
     def _action(self, index: int) -> Action:
         slot = self._slots[index]
@@ -431,67 +375,19 @@ class Policy:
 
     # -- setting up
 
-    def _language(self, seen: AnySpace, done: AnySpace, task: str | None) -> _Language:
-        for other_seen, other_done, other_task, spoken in self._known:
-            if other_task == task and other_seen == seen and other_done == done:
-                return spoken
-        given, words = self._override
-        spec, instruction = find_format(self.gato.formats, seen, done, task, quiet=given is not None)
-        spec = spec if given is None else given
-        vocabulary = self.gato.vocabulary
-        require_leaf(seen, "observation space")
-        action = SpaceTokenizer(done, vocabulary, action=True)
-        language = _Language(
-            observation=SpaceTokenizer(seen, vocabulary, spec=spec),
-            action=action,
-            spec=spec,
-            instruction=instruction if words is None else words,
-            ranges=action.legal_ranges,
-        )
-        self._known.append((seen, done, task, language))
-        return language
-
-    def _prefix(self, language: _Language, prompt: Sequence[Demonstration]) -> Tokens:
-        """Instruction, then the end of the demonstrations."""
-        instruction = plain(self.gato.vocabulary.text.encode(language.instruction or ""))
-        budget = self._decoder.context_length // 2 - len(instruction)
-        windows: list[list[Tokens]] = []
-        for episode in filter(len, reversed(prompt)):
-            timesteps = self._timesteps(language, [seen for seen, _ in episode])
-            for step, (_, action) in zip(timesteps, episode, strict=True):
-                step.action = language.action.encode(action).ids.tolist()
-            window = _window_tokens(_newest(timesteps, budget), self.gato.vocabulary)
-            budget -= sum(map(len, window))
-            windows.insert(0, window)
-        return concatenate([instruction, *(tokens for window in windows for tokens in window)])
-
-    def _timesteps(self, language: _Language, observations: Sequence[Observation]) -> list[_Timestep]:
-        """A timestep for each observation; what the one before said is marked in all but the first."""
-        vocabulary = self.gato.vocabulary
-        tokens, lengths, repeats = language.observation.encode_many(language.observation.stack(observations))
-        runs = split(tokens, lengths, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
-        timesteps = []
-        for run, repeated in zip(runs, np.split(repeats, np.cumsum(lengths)[:-1]), strict=True):
-            if language.spec.separator or not len(run):  # as in training
-                run = concatenate([run, plain([vocabulary.separator])])  # noqa: PLW2901
-                repeated = np.append(repeated, False)  # noqa: PLW2901
-            timesteps.append(_Timestep(run, repeated))
-        return timesteps
+    def _slot(self, seen: AnySpace, done: AnySpace, task: str | None, prompt: Sequence[Demonstration]) -> Slot:
+        language = self._speaker.language(seen, done, task)
+        prefix = self._speaker.prefix(language, prompt, self._decoder.context_length // 2)
+        return Slot(language=language, prefix=prefix, task=task)
 
     def _per_slot_inputs(self, observation: Observation, action_mask: Any) -> tuple[list[Any], list[Any]]:
+        if not self._listed:
+            if observation is None:
+                raise self._error(0, "expected an observation, got None")
+            return [observation], [action_mask]
         if self._batched:
-            observations = list(iterate(self._observation_batch, observation))
+            observations = listed("observations", observation, self.n_slot, self._observation_batch)
         else:
-            observations = list(observation) if self._listed else [observation]
-        masks = list(action_mask) if self._listed and action_mask is not None else [action_mask] * self.n_slot
-        for name, values in (("observations", observations), ("action masks", masks)):
-            if len(values) != self.n_slot:
-                raise ValueError(f"expected {self.n_slot} {name}, one for each slot, got {len(values)}")
+            observations = listed("observations", observation, self.n_slot)
+        masks = [None] * self.n_slot if action_mask is None else listed("action masks", action_mask, self.n_slot)
         return observations, masks
-
-
-def _per_slot(name: str, value: Any, n_slot: int) -> list[Any]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * n_slot
-    if len(values) != n_slot:
-        raise ValueError(f"expected {n_slot} values of {name}, one for each slot, got {len(values)}")
-    return values

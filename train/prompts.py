@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from gato_lite.envs.dataset import Dataset, Episodes
-from gato_lite.policy import Demonstration
 from gato_lite.run import read_run_config
+from gato_lite.slots import Demonstration
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.shelf import SHIPPED, dataset_folders

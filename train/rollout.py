@@ -1,25 +1,31 @@
 """Many episodes of many tasks, with every slot busy until the last one: what evaluation and relabelling share.
 
 One `Policy` acts in all slots. A slot whose episode ends takes the next (task, seed) from the queue at once, whatever
-task that is; environments are kept and used again.
+task that is; environments are kept and used again (`envs/stage.py`), in a process of their own where they are not to be
+trusted (`envs/hosted.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import gymnasium as gym
+from typing import Any, Final, Protocol
 
 from gato_lite.envs.catalogue import Task
+from gato_lite.envs.experts import AnyEnv
+from gato_lite.envs.hosted import HostedStage
+from gato_lite.envs.stage import Answer, Begin, Broken, Seen, Stage, Step, Turn
+from gato_lite.inputs import ObservationError
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
+from gato_lite.spaces import AnySpace
 from gato_lite.train.prompts import Prompts
 
-AnyEnv = gym.Env[Any, Any]
+LONGEST: Final = 100_000
+"""Steps after which an episode that has no end is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,17 @@ class Watcher(Protocol):
         """`action` was taken and led to `observation`."""
 
     def end(self, *, terminated: bool, truncated: bool, outcome: Outcome) -> None:
-        """The episode ended."""
+        """The episode ended; not called when its environment broke."""
+
+
+class _Stage(Protocol):
+    """Where the environments are."""
+
+    def take(self, turns: Mapping[int, Turn]) -> dict[int, Answer]:
+        """Each slot's turn, and what its environment answers."""
+
+    def close(self) -> None:
+        """Ends all environments."""
 
 
 @dataclass
@@ -62,10 +78,10 @@ class _Place:
     """What happens in one slot."""
 
     task: Task
-    env: AnyEnv
     seed: int
+    spaces: tuple[AnySpace, AnySpace]
     observation: Any
-    info: dict[str, Any]
+    action_mask: Any
     watcher: Watcher | None
     total_reward: float = 0.0
     length: int = 0
@@ -80,10 +96,13 @@ def play(
     seed: int = 0,
     evaluation: bool = True,
     prompts: Prompts | None = None,
+    limit_s: float | None = None,
     watch: Callable[[], Watcher] | None = None,
     on_episode: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Plays one episode for each (task, environment seed).
+
+    What an environment does wrong costs its episode, whose outcome says so in `failed`; the others go on.
 
     Args:
         gato: who acts.
@@ -93,121 +112,183 @@ def play(
         seed: of drawn actions.
         evaluation: whether environments are of the evaluation kind (levels that are never trained on).
         prompts: demonstrations of each task, one of which is read before every episode; None acts without.
-        watch: makes a watcher for each episode.
+        limit_s: longest time for one call of an environment, in seconds. The environments are then in a process of
+            their own, which is started anew when one of them ends it or exceeds the limit. None leaves them in this
+            process, where an exception is all that is survived.
+        watch: makes a watcher for each episode; only without `limit_s`, since it sees the environment itself.
         on_episode: called when one ends.
 
     Returns:
         Outcomes, in the order in which episodes ended.
     """
-    with warnings.catch_warnings():
+    tasks = {task.name: task for task, _ in jobs}
+    assert watch is None or limit_s is None
+    stage: _Stage = Stage(tasks, evaluation)
+    if limit_s is not None and tasks:
+        stage = HostedStage(list(tasks), evaluation=evaluation, limit_s=limit_s)
+    rollout = _Rollout(gato, jobs, stage, prompts, watch, on_episode)
+    with warnings.catch_warnings(), contextlib.closing(stage):
         warnings.filterwarnings("ignore", "no task that the model was trained on", UserWarning)
-        return _play(gato, jobs, n_slot, temperature, seed, evaluation, prompts, watch, on_episode)
+        rollout.run(n_slot, temperature, seed)
+    return rollout.outcomes
 
 
-def _play(
-    gato: Gato,
-    jobs: Sequence[tuple[Task, int]],
-    n_slot: int,
-    temperature: float,
-    seed: int,
-    evaluation: bool,
-    prompts: Prompts | None,
-    watch: Callable[[], Watcher] | None,
-    on_episode: Callable[[Outcome], None] | None,
-) -> list[Outcome]:
-    queue = deque(jobs)
-    idle: dict[str, list[AnyEnv]] = {}
-    outcomes: list[Outcome] = []
-    places: list[_Place | None] = [None] * min(n_slot, len(queue))
-    if not places:
-        return outcomes
-    first = [_begin(queue.popleft(), idle, evaluation, watch) for _ in places]
-    places = list(first)
-    policy = Policy(
-        gato,
-        [place.env.observation_space for place in first],
-        [place.env.action_space for place in first],
-        task=[_known(gato, place.task) for place in first],
-        temperature=temperature,
-        seed=seed,
-    )
-    if prompts is not None:
-        for slot, begun in enumerate(first):
-            _assign(policy, slot, begun, prompts)
-    while any(place is not None for place in places):
-        actions = policy.act(
-            [None if place is None else place.observation for place in places],
-            [None if place is None else place.info.get("action_mask") for place in places],
+class _Rollout:
+    """What one call of `play` keeps."""
+
+    def __init__(
+        self,
+        gato: Gato,
+        jobs: Sequence[tuple[Task, int]],
+        stage: _Stage,
+        prompts: Prompts | None,
+        watch: Callable[[], Watcher] | None,
+        on_episode: Callable[[Outcome], None] | None,
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self._gato = gato
+        self._queue = deque(jobs)
+        self._stage = stage
+        self._prompts = prompts
+        self._watch = watch
+        self._on_episode = on_episode
+        self._places: dict[int, _Place] = {}
+        """By slot; one without a place sits out, because no job is left for it."""
+
+    def run(self, n_slot: int, temperature: float, seed: int) -> None:
+        """Plays all jobs."""
+        slots = range(min(n_slot, len(self._queue)))
+        self._fill(slots)
+        if not self._places:
+            return
+        idle = next(iter(self._places.values()))
+        first = [self._places.get(slot, idle) for slot in slots]
+        policy = Policy(
+            self._gato,
+            [place.spaces[0] for place in first],
+            [place.spaces[1] for place in first],
+            task=[self._known(place.task) for place in first],
+            temperature=temperature,
+            seed=seed,
         )
-        for slot, place in enumerate(places):
-            if place is None:
+        if self._prompts is not None:
+            for slot in self._places:
+                self._assign(policy, slot)
+        while self._places:
+            places = [self._places.get(slot) for slot in slots]
+            try:
+                actions = policy.act(
+                    [None if place is None else place.observation for place in places],
+                    [None if place is None else place.action_mask for place in places],
+                )
+            except ObservationError as error:
+                self._fail(error.slot, error.why)
+                freed, drop = [error.slot], True
+            else:
+                freed, drop = self._step(actions), False
+            for slot in self._fill(freed, drop=drop):
+                self._assign(policy, slot)
+
+    def _assign(self, policy: Policy, slot: int) -> None:
+        place = self._places[slot]
+        own = () if self._prompts is None else self._prompts[place.task.name]
+        policy.assign(slot, *place.spaces, self._known(place.task), [own[place.seed % len(own)]] if own else ())
+
+    def _known(self, task: Task) -> str | None:
+        """The task's name, if the model was trained on it: otherwise its format is found by its spaces."""
+        return task.name if any(known.name == task.name for known in self._gato.formats) else None
+
+    def _fill(self, slots: Iterable[int], *, drop: bool = False) -> list[int]:
+        """Begins an episode in each slot, as long as there are jobs; those in which one began."""
+        begun: list[int] = []
+        free = list(slots)
+        while free and self._queue:
+            jobs = {slot: self._queue.popleft() for slot in free[: len(self._queue)]}
+            turns = {slot: Begin(task=task.name, seed=seed, drop=drop) for slot, (task, seed) in jobs.items()}
+            free = []
+            for slot, answer in self._stage.take(turns).items():
+                task, seed = jobs[slot]
+                if isinstance(answer, Seen) and answer.observation is not None:
+                    self._begin(slot, task, seed, answer)
+                    begun.append(slot)
+                else:
+                    why = answer.why if isinstance(answer, Broken) else "reset showed None in place of an observation"
+                    failed = Outcome(task=task.name, seed=seed, total_reward=0.0, length=0, success=None, failed=why)
+                    self._book(failed)
+                    free.append(slot)
+        return begun
+
+    def _begin(self, slot: int, task: Task, seed: int, answer: Seen) -> None:
+        assert answer.spaces is not None
+        watcher = None if self._watch is None else self._watch()
+        if watcher is not None:
+            assert isinstance(self._stage, Stage)
+            watcher.begin(task, self._stage.env(slot), answer.observation, seed)
+        self._places[slot] = _Place(
+            task=task,
+            seed=seed,
+            spaces=answer.spaces,
+            observation=answer.observation,
+            action_mask=answer.action_mask,
+            watcher=watcher,
+        )
+
+    def _step(self, actions: Sequence[Any]) -> list[int]:
+        """One step of every environment; the slots whose episodes ended."""
+        for place in self._places.values():
+            if place.watcher is not None:
+                place.watcher.look(place.observation)
+        turns = {slot: Step(action=actions[slot]) for slot in sorted(self._places)}
+        freed = []
+        for slot, answer in self._stage.take(turns).items():
+            if isinstance(answer, Broken):
+                self._fail(slot, answer.why)
+            elif not self._advance(slot, actions[slot], answer):
                 continue
-            outcome = _step(place, actions[slot])
-            if outcome is None:
-                continue
-            outcomes.append(outcome)
-            if on_episode is not None:
-                on_episode(outcome)
-            idle.setdefault(place.task.name, []).append(place.env)
-            if not queue:
-                places[slot] = None
-                continue
-            new = _begin(queue.popleft(), idle, evaluation, watch)
-            _assign(policy, slot, new, prompts)
-            places[slot] = new
-    for environments in idle.values():
-        for env in environments:
-            env.close()
-    return outcomes
+            freed.append(slot)
+        return freed
 
+    def _advance(self, slot: int, action: Any, answer: Seen) -> bool:
+        """What a step led to; whether the episode is over."""
+        place = self._places[slot]
+        place.observation, place.action_mask = answer.observation, answer.action_mask
+        place.total_reward += answer.reward
+        place.length += 1
+        truncated = answer.truncated
+        if place.watcher is not None:
+            place.watcher.step(action, answer.observation, answer.reward)
+            truncated = truncated or (place.watcher.finished and not answer.terminated)
+        if answer.terminated or truncated:
+            outcome = self._end(slot, answer.success, None)
+            if place.watcher is not None:
+                place.watcher.end(terminated=answer.terminated, truncated=truncated, outcome=outcome)
+            return True
+        if answer.observation is None:
+            self._fail(slot, f"step {place.length} showed None in place of an observation")
+        elif place.length >= LONGEST:
+            self._fail(slot, f"did not end within {LONGEST:,} steps")
+        return slot not in self._places
 
-def _assign(policy: Policy, slot: int, place: _Place, prompts: Prompts | None) -> None:
-    shown = [] if prompts is None else [prompts[place.task.name][place.seed % len(prompts[place.task.name])]]
-    known = _known(policy.gato, place.task)
-    policy.assign(slot, place.env.observation_space, place.env.action_space, known, shown)
+    def _fail(self, slot: int, why: str) -> None:
+        self._end(slot, None, why)
 
+    def _end(self, slot: int, success: bool | None, failed: str | None) -> Outcome:
+        place = self._places.pop(slot)
+        outcome = Outcome(
+            task=place.task.name,
+            seed=place.seed,
+            total_reward=place.total_reward,
+            length=place.length,
+            success=success,
+            failed=failed,
+        )
+        self._book(outcome)
+        return outcome
 
-def _known(gato: Gato, task: Task) -> str | None:
-    """The task's name, if the model was trained on it: otherwise its format is found by its spaces."""
-    return task.name if any(known.name == task.name for known in gato.formats) else None
-
-
-def _begin(
-    job: tuple[Task, int], idle: dict[str, list[AnyEnv]], evaluation: bool, watch: Callable[[], Watcher] | None
-) -> _Place:
-    task, seed = job
-    kept = idle.get(task.name)
-    env = kept.pop() if kept else task.make(evaluation)
-    observation, info = env.reset(seed=seed)
-    watcher = None if watch is None else watch()
-    if watcher is not None:
-        watcher.begin(task, env, observation, seed)
-    return _Place(task=task, env=env, seed=seed, observation=observation, info=info, watcher=watcher)
-
-
-def _step(place: _Place, action: Any) -> Outcome | None:
-    """One step of one environment; the outcome if its episode ended."""
-    if place.watcher is not None:
-        place.watcher.look(place.observation)
-    observation, reward, terminated, truncated, info = place.env.step(action)
-    place.observation, place.info = observation, info
-    place.total_reward += float(reward)
-    place.length += 1
-    if place.watcher is not None:
-        place.watcher.step(action, observation, float(reward))
-        truncated = truncated or (place.watcher.finished and not terminated)
-    if not (terminated or truncated):
-        return None
-    outcome = Outcome(
-        task=place.task.name,
-        seed=place.seed,
-        total_reward=place.total_reward,
-        length=place.length,
-        success=place.task.is_success(place.total_reward, info),
-    )
-    if place.watcher is not None:
-        place.watcher.end(terminated=bool(terminated), truncated=bool(truncated), outcome=outcome)
-    return outcome
+    def _book(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if self._on_episode is not None:
+            self._on_episode(outcome)
 
 
 def deal(jobs: Sequence[tuple[str, int]], n_share: int) -> list[list[tuple[str, int]]]:

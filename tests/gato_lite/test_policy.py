@@ -281,7 +281,7 @@ def test_a_bad_mask_leaves_the_episode_as_it_was(gato: Gato, mask: np.ndarray) -
     policy = Policy(gato, spaces.Discrete(4), spaces.Discrete(6))
     policy.act(1)
     before = policy.window().ids.tolist()
-    expected = "action_mask of slot 0 must allow at least one of the 6 values of a Discrete action, got "
+    expected = "slot 0, step 1: action_mask must be 0 or 1 for each of the 6 values of a Discrete action and allow at "
     with pytest.raises(ValueError, match=re.escape(expected)):
         policy.act(2, mask)
     assert policy.window().ids.tolist() == before
@@ -290,7 +290,7 @@ def test_a_bad_mask_leaves_the_episode_as_it_was(gato: Gato, mask: np.ndarray) -
 
 def test_a_mask_for_an_action_of_several_tokens_is_refused(gato: Gato) -> None:
     policy = Policy(gato, spaces.Discrete(4), spaces.MultiDiscrete([2, 2]))
-    with pytest.raises(ValueError, match="action_mask of slot 0 must allow at least one of the values of a Discrete"):
+    with pytest.raises(ValueError, match="action_mask must be 0 or 1 for each of the values of a Discrete action"):
         policy.act(0, np.array([1, 1]))
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.envs.experts import AnyEnv
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
-from gato_lite.train.rollout import AnyEnv
 
 Found = TypeVar("Found")
 

@@ -60,6 +60,8 @@ class Options:
     """Datasets, or folders of datasets, to prompt with; none means those of the run."""
     against: Annotated[Path | None, arg(metavar="RUN")] = None
     """Another run, to play the same episodes, or scores saved with --json."""
+    time_limit: Annotated[float, arg(metavar="SECONDS")] = 60.0
+    """Longest time for one call of an environment; beyond it the episode has failed."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """File for the scores as JSON; - is standard output."""
     report: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -110,6 +112,7 @@ def _evaluate(options: Options, run: Path, names: Sequence[str], prompts: Mappin
             names,
             episodes=options.episodes,
             seed=options.seed,
+            limit_s=options.time_limit,
             workers=options.workers if options.workers is not None else min(usable_cores(), 8),
             prompts=prompts,
             on_progress=show,
