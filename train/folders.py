@@ -2,12 +2,15 @@
 
     import_source("my-texts", "data/mine")         a folder of .txt and .md files, at any depth
     import_source("my-pictures", "data/mine")      a folder with pictures and captions.csv or captions.jsonl
+    import_source("pictures.tar", "data/mine")     the same in a tar or zip; KEY.png, KEY.txt as in WebDataset
+    import_source("rows.parquet", "data/mine")     rows of `text`, or of `image` with `caption` or `text`
     import_source("minari:NAME", "data/mine")      episodes of a Minari dataset
 
 Decisions:
 
 - A captions file has the columns (or keys) `file` and `text`, and may have `group` and `split`; `file_name` and
   `caption` are understood too. It may be called metadata.csv or metadata.jsonl.
+- Without one, a picture's caption is the .txt of the same name, or `text` or `caption` of the .json.
 - Which documents are held out is decided by a hash of their content: it changes neither with the order of the files
   nor when files are added, and copies of one file stay on one side. Of two contents or more, one is always held out.
 - Long text files are cut at paragraphs, so that a part of a single book can be held out.
@@ -17,27 +20,29 @@ Decisions:
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import hashlib
+import functools
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import posixpath
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
+from gato_lite.envs.format import INFO_FILE
+from gato_lite.train.files import Files, Folder, is_archive, open_files
+from gato_lite.train.items import Item, OnBad, Reader, picture_item, read_text, text_items
 from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png, square
+from gato_lite.train.tables import table_items
 
 CAPTION_FILES: Final = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 """Names that a captions file may have, the first that is there is taken."""
 TEXT_SUFFIXES: Final = (".txt", ".text", ".md")
-PIECE: Final = 32_768
-"""Characters after which a text file is cut at the next paragraph."""
-BAD_SHARE: Final = 0.01
-"""Largest share of unreadable files that is only counted."""
-
-OnBad = Literal["error", "skip"]
+_OBJECTS: Final = (".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth", ".joblib")
+"""Names of files that may hold pickled objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,46 +57,6 @@ class Imported:
     """Documents held out of training, at least one of two."""
 
 
-class _Item(NamedTuple):
-    """One document, before its picture is read and its split is known."""
-
-    name: str
-    """Where it comes from, for messages."""
-    key: bytes
-    """Hash of its content, which decides the split."""
-    split: str | None
-    """The split that the user asked for."""
-    document: Document
-    """The document, without its picture."""
-    picture: Path | None = None
-    """File of the picture, which is still to be read."""
-
-
-@dataclass
-class _Reader:
-    """Goes through the files, and keeps the reasons why some were left out."""
-
-    on_bad: OnBad
-    skipped: dict[str, str] = field(default_factory=dict)
-    n_files: int = 0
-    n_test: int = 0
-    """Documents that were held out."""
-
-    def leave_out(self, name: str, error: Exception) -> None:
-        """Notes a file that could not be read."""
-        message = str(error).replace("\n", " ")
-        self.skipped[name] = message if message.startswith(name) else f"{name}: {message}"
-
-    def check(self) -> None:
-        """Raises ValueError when too many files could not be read."""
-        if self.on_bad == "error" and len(self.skipped) > BAD_SHARE * self.n_files:
-            first = "; ".join(list(self.skipped.values())[:3])
-            raise ValueError(
-                f"expected at most 1 % unreadable documents, got {len(self.skipped)} of {self.n_files}; "
-                f"mend them, or leave them out with on_bad='skip' (--on-bad skip): {first}"
-            )
-
-
 def import_source(
     source: str | Path,
     out: str | Path,
@@ -104,10 +69,10 @@ def import_source(
     on_bad: OnBad = "error",
     overwrite: bool = False,
 ) -> Imported:
-    """Makes a dataset of a folder of text files, a folder of captioned pictures, or one text file.
+    """Makes a dataset of text files, captioned pictures or rows of them, in a folder, an archive or a Parquet file.
 
     Args:
-        source: the folder or file, or `minari:NAME`.
+        source: the folder, archive or file, or `minari:NAME`.
         out: folder of the new dataset.
         name: what the collection is called; None takes the folder's name.
         size: side in pixels of the square that pictures are fitted into; a 16-pixel patch is one token.
@@ -119,7 +84,7 @@ def import_source(
 
     Raises:
         FileNotFoundError: there is nothing at `source`.
-        ValueError: nothing in it can be used, or too much of it cannot be read.
+        ValueError: nothing in it can be used, too much of it cannot be read, or an archive holds what leads out of it.
     """
     if str(source).startswith("minari:"):
         from gato_lite.envs.minari import import_minari  # its packages are an extra
@@ -129,22 +94,19 @@ def import_source(
         )
     source = Path(source)
     _check_import(source, Path(out), size, test_share)
-    captions = next((source / file for file in CAPTION_FILES if (source / file).is_file()), None)
-    reader = _Reader(on_bad)
-
-    def items() -> Iterator[_Item]:
-        return _text_items(source, reader) if captions is None else _picture_items(source, captions, reader)
-
-    held_out = _held_out(items(), test_share)
-    reader.check()
-    dataset = write_documents(
-        out,
-        _documents(items(), held_out, size, reader),
-        name=name or source.resolve().name,
-        licence=licence,
-        attribution=attribution,
-        overwrite=overwrite,
-    )
+    reader = Reader(on_bad)
+    with contextlib.ExitStack() as stack:
+        items = _items_of(source, reader, stack)
+        held_out = _held_out(items(), test_share)
+        reader.check()
+        dataset = write_documents(
+            out,
+            _documents(items(), held_out, size, reader),
+            name=name or source.resolve().name,
+            licence=licence,
+            attribution=attribution,
+            overwrite=overwrite,
+        )
     return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), n_test=reader.n_test)
 
 
@@ -159,7 +121,34 @@ def _check_import(source: Path, out: Path, size: int, test_share: float) -> None
         raise ValueError(f"size must be at least 1 pixel, got size={size}")
 
 
-def _held_out(items: Iterator[_Item], share: float) -> set[bytes]:
+def _items_of(source: Path, reader: Reader, stack: contextlib.ExitStack) -> Callable[[], Iterator[Item]]:
+    """What goes through the documents at `source`, as often as it is called."""
+    if source.suffix.lower() in _OBJECTS:
+        raise ValueError(f"{source}: expected text, pictures or Parquet, found a file of objects; nothing is unpickled")
+    if (source / INFO_FILE).is_file():
+        raise ValueError(f"{source}: is a dataset already; train on it with --data {source}")
+    if source.suffix.lower() == ".parquet" and source.is_file():
+        return functools.partial(table_items, [source], reader)
+    files = open_files(source, stack)
+    captions = next((name for name in CAPTION_FILES if name in files.names), None)
+    if captions is not None:
+        return functools.partial(_captioned_items, files, captions, reader)
+    if source.is_file() and not is_archive(source):
+        return functools.partial(_text_items, files, files.names[0], reader)
+    suffixes = [posixpath.splitext(name)[1].lower() for name in files.names]
+    tables = [source / name for name, suffix in zip(files.names, suffixes, strict=True) if suffix == ".parquet"]
+    if (
+        tables and isinstance(files, Folder) and not set(suffixes) & {".txt", *SUFFIXES}
+    ):  # a README.md counts for nothing
+        return functools.partial(table_items, tables, reader)
+    if not set(suffixes) & {*TEXT_SUFFIXES, ".json"}:
+        beside = f"{', '.join(CAPTION_FILES)}, or a .txt or .json of the same name, beside them"
+        hint = f"; pictures need one of {beside}" if set(suffixes) & set(SUFFIXES) else ""
+        raise ValueError(f"{source}: expected text files ({', '.join(TEXT_SUFFIXES)}), found none{hint}")
+    return functools.partial(_named_items, files, reader)
+
+
+def _held_out(items: Iterator[Item], share: float) -> set[bytes]:
     """The keys that are held out: those whose hash is small, at least one where there are two."""
     keys = sorted({item.key for item in items if item.split is None})
     limit = int(share * 2**64).to_bytes(8, "big")
@@ -167,16 +156,16 @@ def _held_out(items: Iterator[_Item], share: float) -> set[bytes]:
     return set(below or (keys[:1] if len(keys) > 1 else []))
 
 
-def _documents(items: Iterator[_Item], held_out: set[bytes], size: int, reader: _Reader) -> Iterator[Document]:
+def _documents(items: Iterator[Item], held_out: set[bytes], size: int, reader: Reader) -> Iterator[Document]:
     """Every item's document with its picture and its split; at the end, judges how many could not be read."""
-    reader.n_files = 0
+    reader.n_read = 0
     reader.n_test = 0
     reader.skipped.clear()
     for item in items:
         image = None
         try:
             if item.picture is not None:
-                image = encode_png(square(decode_picture(item.picture), size))
+                image = encode_png(square(decode_picture(item.picture, name=item.name), size))
         except (ValueError, OSError) as error:
             reader.leave_out(item.name, error)
             continue
@@ -186,81 +175,87 @@ def _documents(items: Iterator[_Item], held_out: set[bytes], size: int, reader: 
     reader.check()
 
 
-def _text_items(source: Path, reader: _Reader) -> Iterator[_Item]:
-    """The pieces of every text file below `source`, or of the one file that it is."""
-    below = sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [file for file in below if file.is_file() and (file == source or file.suffix.lower() in TEXT_SUFFIXES)]
-    if not files:
-        pictures = any(file.suffix.lower() in SUFFIXES for file in below)
-        hint = f"; pictures need one of {', '.join(CAPTION_FILES)} beside them" if pictures else ""
-        raise ValueError(f"{source}: expected text files ({', '.join(TEXT_SUFFIXES)}), found none{hint}")
-    for file in files:
-        reader.n_files += 1
-        try:
-            found = list(pieces(_read_text(file)))
-        except (ValueError, OSError) as error:
-            reader.leave_out(str(file), error)
-            continue
-        group = str(file.parent.relative_to(source)) if file.parent not in {source, source.parent} else None
-        for piece in found:
-            yield _Item(str(file), _hash(piece.encode()), None, Document(None, piece, group=group))
-
-
-def _read_text(file: Path) -> str:
-    """A text file's content in UTF-8, or UTF-16 with a byte order mark, with line feeds alone.
-
-    Raises:
-        ValueError: another encoding, or no text.
-    """
-    data = file.read_bytes()
-    encoding = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+def _text_items(files: Files, name: str, reader: Reader) -> Iterator[Item]:
+    """The pieces of one text file."""
+    reader.n_read += 1
+    label = f"{files.path / name}"
     try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"expected text in UTF-8, got byte 0x{data[error.start]:02x} at {error.start}") from error
-    if "\0" in text:
-        raise ValueError(f"expected text, got a NUL character at {text.index(chr(0))}")
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+        text = read_text(files.read(name))
+    except (ValueError, OSError) as error:
+        reader.leave_out(label, error)
+        return
+    yield from text_items(label, text, group=posixpath.dirname(name) or None)
 
 
-def pieces(text: str) -> Iterator[str]:
-    """`text` cut at paragraphs into pieces of about `PIECE` characters, and where there is none, at `2 * PIECE`."""
-    while len(text) > 2 * PIECE:
-        cut = text.find("\n\n", PIECE, 2 * PIECE)
-        end = cut if cut >= 0 else 2 * PIECE
-        yield text[:end]
-        text = text[end:].lstrip("\n")
-    if text.strip():
-        yield text
+def _named_items(files: Files, reader: Reader) -> Iterator[Item]:
+    """Every picture with the caption of the same name, and every text file that is no caption."""
+    known = set(files.names)
+    keys = {posixpath.splitext(name)[0] for name in files.names if name.lower().endswith(SUFFIXES)}
+    captioned = {key for key in keys if f"{key}.txt" in known or f"{key}.json" in known}
+    for name in files.names:
+        key, suffix = posixpath.splitext(name)
+        if suffix.lower() in TEXT_SUFFIXES and not (suffix == ".txt" and key in captioned):
+            yield from _text_items(files, name, reader)
+        elif suffix.lower() in SUFFIXES and captioned:  # pictures beside texts alone are no documents
+            reader.n_read += 1
+            label = f"{files.path / name}"
+            try:
+                row = _caption(files, key, known)
+                picture = files.read(name)
+                yield picture_item(label, picture, row["text"], split=row.get("split"), group=row.get("group"))
+            except (ValueError, OSError) as error:
+                reader.leave_out(label, error)
 
 
-def _picture_items(folder: Path, captions: Path, reader: _Reader) -> Iterator[_Item]:
-    """The rows of the captions file, in its order."""
-    root = folder.resolve()
-    for line, row in _rows(captions):
-        reader.n_files += 1
-        file, text = row.get("file") or row.get("file_name"), row.get("text") or row.get("caption")
-        name = str(folder / file) if file else f"{captions}, line {line}"
+def _caption(files: Files, key: str, known: set[str]) -> dict[str, str]:
+    """`text`, and `split` and `group` where a .json says them, of the picture called `key`."""
+    row: dict[str, str] = {}
+    if f"{key}.json" in known:
         try:
-            if not file or not text or not text.strip():
-                raise ValueError(f"{captions}, line {line}: expected `file` and `text`, got {row}")
-            path = (root / file).resolve()
-            if not path.is_relative_to(root):
-                raise ValueError(f"{captions}, line {line}: expected a file within {folder}, got {file!r}")
-            split = row.get("split") or None
-            if split not in {None, "train", "test"}:
-                raise ValueError(f'{captions}, line {line}: expected split "train" or "test", got {split!r}')
-            key = _hash(path.read_bytes())
+            row = _fields(json.loads(files.read(f"{key}.json")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{files.path / key}.json: expected a JSON object: {error}") from error
+    if f"{key}.txt" in known:
+        row["text"] = read_text(files.read(f"{key}.txt"))
+    if "text" not in row:
+        raise ValueError(f"expected its caption in {key}.txt or as `text` or `caption` in {key}.json, found none")
+    return row
+
+
+def _fields(row: Any) -> dict[str, str]:  # Any: JSON
+    """The fields of a caption's row, under one name each."""
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, got {str(row)[:60]!r}")
+    names = {"file_name": "file", "caption": "text"}
+    wanted = {name: row[name] for name in ("file_name", "caption", "file", "text", "split", "group") if row.get(name)}
+    return {names.get(name, name): str(value) for name, value in wanted.items()}
+
+
+def _captioned_items(files: Files, captions: str, reader: Reader) -> Iterator[Item]:
+    """The rows of the captions file, in its order."""
+    place = files.path / captions
+    for line, row in _rows(place, files.read(captions)):
+        reader.n_read += 1
+        fields = _fields(row)
+        file = fields.get("file", "")
+        name = str(files.path / file) if file else f"{place}, line {line}"
+        try:
+            if not file or not fields.get("text", "").strip():
+                raise ValueError(f"expected `file` and `text`, got {row}")
+            inside = posixpath.normpath(file)
+            if posixpath.isabs(inside) or inside.split("/")[0] == "..":
+                raise ValueError(f"expected a file within {files.path}, got {file!r}")
+            picture = files.read(inside)
+            item = picture_item(name, picture, fields["text"], split=fields.get("split"), group=fields.get("group"))
         except (ValueError, OSError) as error:
-            reader.leave_out(name, error)
+            reader.leave_out(name, ValueError(f"{place}, line {line}: {error}"))
             continue
-        document = Document(None, text.strip(), group=row.get("group") or None)
-        yield _Item(name, key, split, document, path)
+        yield item
 
 
-def _rows(captions: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(captions: Path, data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row) of a CSV file with a header or of a file of one JSON object a line."""
-    text = _read_text(captions)
+    text = read_text(data)
     if captions.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names = set(rows.fieldnames or ())
@@ -281,7 +276,3 @@ def _rows(captions: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if not isinstance(row, dict):
                 raise ValueError(f"{captions}, line {number}: expected a JSON object, got {line[:60]!r}")
             yield number, {key: str(value) for key, value in row.items() if value is not None}
-
-
-def _hash(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()

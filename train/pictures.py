@@ -28,16 +28,42 @@ SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".t
 """File names that are taken for pictures."""
 MAX_PIXELS: Final = 64_000_000
 """Pixels of the largest picture that is decoded; a small file can claim billions."""
+MAX_BYTES: Final = 256 * 2**20
+"""Bytes of the largest file that is read; a member of an archive can claim any number."""
 WHITE: Final = 255
 
 
-def decode_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in a file, or in a file's bytes, as RGB.
+def decode_picture(
+    source: bytes | str | Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in a file, or in a file's bytes, as RGB: the one place where pixels are given a meaning.
+
+    | in the file | becomes |
+    |---|---|
+    | RGB | itself |
+    | grey, 1 bit, palette | its colours |
+    | alpha, or a transparent palette entry or colour | the picture on white |
+    | 16-bit grey | scaled to 8 bits, 65535 → 255; 16-bit RGB the same |
+    | 32-bit integer grey | the same, if it is within 0..65535, else an error |
+    | CMYK, YCbCr, Lab | converted without a profile |
+    | floating point | an error |
+    | an EXIF orientation | turned upright |
+    | several frames | the first |
+    | more than `max_pixels` pixels or 256 MiB, or a format not in `FORMATS` | an error, before a pixel is decoded |
+
+    Args:
+        source: a path, or the bytes of the file.
+        name: how errors speak of it; None takes the path.
+        max_pixels: most pixels that are decoded.
 
     Raises:
         ValueError: no picture, a broken or a too large one, or pixels that have no defined brightness.
     """
-    name = "picture" if isinstance(source, bytes) else str(source)
+    if name is None:
+        name = "picture" if isinstance(source, bytes) else str(source)
+    size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{name}: expected a picture of at most {MAX_BYTES >> 20} MiB, got {size:,} bytes")
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
         with warnings.catch_warnings():
@@ -47,7 +73,9 @@ def decode_picture(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) 
                 return _to_rgb(picture, name)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: expected at most {max_pixels:,} pixels: {error}") from error
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, struct.error, zlib.error) as error:
+    except (OSError, SyntaxError, EOFError, IndexError, TypeError, ValueError, struct.error, zlib.error) as error:
+        if str(error).startswith(f"{name}: "):
+            raise
         raise ValueError(f"{name}: expected a whole picture ({', '.join(FORMATS)}): {error}") from error
 
 

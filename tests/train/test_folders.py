@@ -1,10 +1,15 @@
+import io
 import json
+import tarfile
+import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gato_lite.envs.dataset import Dataset
-from gato_lite.train import folders
+from gato_lite.train import items
 from gato_lite.train.folders import import_source
 from gato_lite.train.pictures import decode_picture, encode_png
 
@@ -69,13 +74,13 @@ def test_a_long_file_is_cut_at_paragraphs(tmp_path):
     (tmp_path / "book.txt").write_text("\n\n".join(paragraphs), "utf-8")
     rows = import_source(tmp_path / "book.txt", tmp_path / "out").dataset.read_documents()
     assert len(rows) > 2
-    assert all(len(row.text) <= 2 * folders.PIECE for row in rows)
+    assert all(len(row.text) <= 2 * items.PIECE for row in rows)
     assert "\n\n".join(row.text for row in rows) == "\n\n".join(paragraphs)
     assert {row.split for row in rows} == {"train", "test"}
 
 
 def test_a_file_without_paragraphs_is_cut_too():
-    assert [len(piece) for piece in folders.pieces("x" * 150_000)] == [65_536, 65_536, 18_928]
+    assert [len(piece) for piece in items.pieces("x" * 150_000)] == [65_536, 65_536, 18_928]
 
 
 def test_captioned_pictures_become_documents(pictures, tmp_path):
@@ -198,3 +203,161 @@ def test_what_is_held_out_is_counted(tmp_path, n, n_test):
         (tmp_path / "in" / f"{index}.txt").write_text(f"Text {index}.")
     imported = import_source(tmp_path / "in", tmp_path / "out", test_share=1e-6)
     assert imported.n_test == n_test == len(imported.dataset.read_documents("test"))
+
+
+# -- archives, pairs and tables
+
+
+def png(value):
+    return encode_png(np.full((4, 6, 3), value, np.uint8))
+
+
+def samples(n):
+    """Members as WebDataset has them: a picture and its caption, every third caption in a JSON."""
+    for i in range(n):
+        yield f"{i:04}.png", png(i)
+        if i % 3:
+            yield f"{i:04}.txt", f"thing {i}".encode()
+        else:
+            yield f"{i:04}.json", json.dumps({"caption": f"thing {i}", "group": "g", "width": 6}).encode()
+
+
+def write_tar(file, members, mode="w"):
+    with tarfile.open(file, mode) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file
+
+
+def write_zip(file, members):
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return file
+
+
+def write_folder(folder, members):
+    for name, data in members:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def in_folder(members):
+    return [(f"photos/{name}", data) for name, data in members]
+
+
+SOURCES = {
+    "tar": lambda path: write_tar(path / "x.tar", samples(12)),
+    "tar.gz": lambda path: write_tar(path / "x.tar.gz", samples(12), "w:gz"),
+    "tar of a folder": lambda path: write_tar(path / "x.tar", in_folder(samples(12))),
+    "zip": lambda path: write_zip(path / "x.zip", samples(12)),
+    "zip of a folder": lambda path: write_zip(path / "x.zip", in_folder(samples(12))),
+    "folder": lambda path: write_folder(path / "x", samples(12)),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_pictures_find_the_captions_of_their_name(tmp_path, kind):
+    dataset = import_source(SOURCES[kind](tmp_path), tmp_path / "out", size=16).dataset
+    rows = dataset.read_documents()
+    assert [row.text for row in rows] == [f"thing {i}" for i in range(12)]
+    assert [row.group for row in rows] == ["g" if i % 3 == 0 else None for i in range(12)]
+    assert [int(decode_picture(row.image)[8, 8, 0]) for row in rows] == list(range(12))
+
+
+def test_a_folder_of_shards_is_one_source(tmp_path):
+    members = list(samples(12))
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        write_tar(tmp_path / "in" / f"shard-{i}.tar", members[12 * i : 12 * i + 12])
+    rows = import_source(tmp_path / "in", tmp_path / "out").dataset.read_documents()
+    assert [row.text for row in rows] == [f"thing {i}" for i in range(12)]
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_an_archive_may_have_a_captions_file_or_be_texts(tmp_path, write):
+    captions = b"file,text\nsub/./a.png,one\nsub/b.png,two\n"
+    pictures = [("x/captions.csv", captions), ("x/sub/a.png", png(1)), ("x/sub/b.png", png(2))]
+    suffix = ".tar" if write is write_tar else ".zip"
+    rows = import_source(write(tmp_path / f"a{suffix}", pictures), tmp_path / "a").dataset.read_documents()
+    assert [row.text for row in rows] == ["one", "two"]
+    texts = [("x/a.txt", b"Alpha"), ("x/deep/b.md", b"Beta"), ("x/fig.png", png(1))]
+    rows = import_source(write(tmp_path / f"b{suffix}", texts), tmp_path / "b").dataset.read_documents()
+    assert [(row.text, row.group) for row in rows] == [("Alpha", None), ("Beta", "deep")]
+
+
+def test_a_picture_without_its_caption_is_counted_among_others_that_have_one(tmp_path):
+    source = write_folder(
+        tmp_path / "in", [*samples(3), ("lonely.png", png(9)), ("odd.png", png(8)), ("odd.json", b"[")]
+    )
+    imported = import_source(source, tmp_path / "out", on_bad="skip")
+    assert imported.dataset.info.n_rows == 3
+    assert "lonely.png: expected its caption in lonely.txt or as `text`" in imported.skipped[0]
+    assert "odd.png: " in imported.skipped[1]
+
+
+def hub_table(n, *, struct=True):
+    files = [png(i % 200) for i in range(n)]
+    images = [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(files)] if struct else files
+    return pa.table({"id": list(range(n)), "image": images, "caption": [f"thing {i}" for i in range(n)]})
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_rows_of_pictures_as_hubs_keep_them(tmp_path, struct):
+    pq.write_table(hub_table(600, struct=struct), tmp_path / "x.parquet", row_group_size=250)
+    imported = import_source(tmp_path / "x.parquet", tmp_path / "out", size=16, test_share=0.2)
+    rows = imported.dataset.read_documents()
+    assert [row.text for row in rows] == [f"thing {i}" for i in range(600)]
+    assert int(decode_picture(rows[7].image)[8, 8, 0]) == 7
+    assert 0 < imported.n_test < 300
+
+
+def test_rows_of_text_and_the_splits_of_their_files(tmp_path):
+    folder = tmp_path / "hub"
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text("# About")
+    for split, n in (("train", 30), ("test", 3), ("validation", 2)):
+        table = pa.table({"text": [f"{split} {i}" for i in range(n)], "label": [0] * n})
+        pq.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
+    dataset = import_source(folder, tmp_path / "out").dataset
+    assert len(dataset.read_documents("train")) == 30
+    assert {row.text.split()[0] for row in dataset.read_documents("test")} == {"test", "validation"}
+
+
+def test_rows_that_cannot_be_read_are_counted(tmp_path):
+    images = [{"bytes": png(1), "path": "a"}, {"bytes": None, "path": "b.png"}, None, {"bytes": b"no", "path": ""}]
+    table = pa.table({"image": images, "text": ["one", "two", "three", "four"], "split": ["train"] * 4})
+    pq.write_table(table, tmp_path / "x.parquet")
+    imported = import_source(tmp_path / "x.parquet", tmp_path / "out", on_bad="skip")
+    assert imported.dataset.info.n_rows == 1
+    assert [reason.split(": ", 1)[1][:50] for reason in imported.skipped] == [
+        "expected the bytes of a picture, found the path 'b",
+        "expected the bytes of a picture, found none",
+        "expected a whole picture (PNG, JPEG, GIF, WEBP, BM",
+    ]
+    assert all(f"x.parquet, row {i}: " in imported.skipped[i - 1] for i in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda path: pq.write_table(pa.table({"words": ["a"]}), path),
+            r"x.parquet: expected a column text or caption",
+        ),
+        (lambda path: path.write_bytes(b"PAR1 no PAR1"), r"x.parquet: expected a whole Parquet file, found damage"),
+    ],
+)
+def test_a_parquet_file_that_is_none_is_named(tmp_path, make, message):
+    make(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=message):
+        import_source(tmp_path / "x.parquet", tmp_path / "out")
+
+
+def test_a_dataset_is_no_source(tmp_path):
+    import_source(texts(tmp_path / "in", 2), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"out: is a dataset already; train on it with --data"):
+        import_source(tmp_path / "out", tmp_path / "again")

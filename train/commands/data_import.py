@@ -18,13 +18,14 @@ gato-lite train quick --data data/poems --out runs/poems --minutes 1"""
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Make a dataset of a folder of text files, of captioned pictures, or of a Minari dataset.
+    """Make a dataset of text files, of captioned pictures, of rows of either, or of a Minari dataset.
 
-    Pictures need captions.csv or captions.jsonl beside them, with `file` and `text` for each.
+    Pictures need captions.csv or captions.jsonl beside them, with `file` and `text` for each, or a NAME.txt beside each
+    NAME.png.
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """A folder, a text file, or minari:NAME."""
+    """A folder, a .tar or .zip of one, a .parquet file, a text file, or minari:NAME."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder of the new dataset."""
     name: Annotated[str | None, arg(metavar="NAME")] = None

@@ -12,7 +12,7 @@ from typing import Any, Final
 from gato_lite.envs.dataset import Document
 from gato_lite.train.fetch.languages import descriptions
 from gato_lite.train.fetch.packages import members
-from gato_lite.train.folders import pieces
+from gato_lite.train.items import pieces
 from gato_lite.train.templates import conversation
 
 TEST_SHARE: Final = 0.02

@@ -1,0 +1,113 @@
+"""What an import goes through: one document at a time, before its picture is read and its split is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from gato_lite.envs.dataset import Document
+from gato_lite.spaces import lone_surrogate
+
+PIECE: Final = 32_768
+"""Characters after which a text is cut at the next paragraph."""
+BAD_SHARE: Final = 0.01
+"""Largest share of unreadable documents that is only counted."""
+
+OnBad = Literal["error", "skip"]
+
+
+class Item(NamedTuple):
+    """One document on its way in."""
+
+    name: str
+    """Where it comes from, for messages."""
+    key: bytes
+    """Hash of its content, which decides the split."""
+    split: str | None
+    """The split that the user asked for."""
+    document: Document
+    """The document, without its picture."""
+    picture: bytes | None = None
+    """A picture file, which is still to be decoded."""
+
+
+@dataclass
+class Reader:
+    """Counts what is read, and keeps the reasons why some of it was left out."""
+
+    on_bad: OnBad
+    skipped: dict[str, str] = field(default_factory=dict)
+    n_read: int = 0
+    """Files, rows and members seen, readable or not."""
+    n_test: int = 0
+    """Documents that were held out."""
+
+    def leave_out(self, name: str, error: Exception) -> None:
+        """Notes what could not be read."""
+        message = str(error).replace("\n", " ")
+        self.skipped[name] = message if message.startswith(name) else f"{name}: {message}"
+
+    def check(self) -> None:
+        """Raises ValueError when too much could not be read."""
+        if self.on_bad == "error" and len(self.skipped) > BAD_SHARE * self.n_read:
+            first = "; ".join(list(self.skipped.values())[:3])
+            raise ValueError(
+                f"expected at most 1 % unreadable documents, got {len(self.skipped)} of {self.n_read}; "
+                f"mend them, or leave them out with on_bad='skip' (--on-bad skip): {first}"
+            )
+
+
+def read_text(data: bytes) -> str:
+    """A text file's content in UTF-8, or UTF-16 with a byte order mark, with line feeds alone.
+
+    Raises:
+        ValueError: another encoding, or no text.
+    """
+    encoding = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected text in UTF-8, got byte 0x{data[error.start]:02x} at {error.start}") from error
+    if "\0" in text:
+        raise ValueError(f"expected text, got a NUL character at {text.index(chr(0))}")
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+
+
+def text_items(name: str, text: str, *, split: str | None = None, group: str | None = None) -> Iterator[Item]:
+    """The pieces of a text as documents."""
+    for piece in pieces(text):
+        yield Item(name, content_hash(piece.encode()), split, Document(None, piece, group=group))
+
+
+def pieces(text: str) -> Iterator[str]:
+    """`text` cut at paragraphs into pieces of about `PIECE` characters, and where there is none, at `2 * PIECE`."""
+    while len(text) > 2 * PIECE:
+        cut = text.find("\n\n", PIECE, 2 * PIECE)
+        end = cut if cut >= 0 else 2 * PIECE
+        yield text[:end]
+        text = text[end:].lstrip("\n")
+    if text.strip():
+        yield text
+
+
+def picture_item(name: str, picture: bytes, caption: str, *, split: str | None, group: str | None) -> Item:
+    """A picture file with its caption as a document.
+
+    Raises:
+        ValueError: a caption that cannot be stored, or another split than there is.
+    """
+    if not caption.strip():
+        raise ValueError("expected a caption, got an empty one")
+    for text in (caption, group or ""):
+        if (place := lone_surrogate(text)) is not None:
+            raise ValueError(f"expected text that UTF-8 can write, got a lone surrogate at {place}")
+    if split not in {None, "train", "test"}:
+        raise ValueError(f'expected split "train" or "test", got {split!r}')
+    return Item(name, content_hash(picture), split, Document(None, caption.strip(), group=group), picture)
+
+
+def content_hash(content: bytes) -> bytes:
+    """What decides on which side of the split a content is."""
+    return hashlib.sha256(content).digest()
