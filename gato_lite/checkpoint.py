@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from gato_lite import __version__
@@ -158,8 +159,8 @@ def _write_files(
     folder: Path, step: int, model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor], state: bytes
 ) -> None:
     """A checkpoint's files, the manifest last, all of them on the disk."""
-    save_file(storable(model), folder / MODEL_FILE)
-    save_file(storable(optimizer), folder / OPTIMIZER_FILE)
+    _save_tensors(model, folder / MODEL_FILE)
+    _save_tensors(optimizer, folder / OPTIMIZER_FILE)
     (folder / STATE_FILE).write_bytes(state)
     files = {name: _record(folder / name) for name in _NAMES}
     manifest = Manifest(format_version=FORMAT_VERSION, gato_lite=__version__, step=step, files=files)
@@ -167,6 +168,17 @@ def _write_files(
     for name in (*_NAMES, MANIFEST_FILE):
         _sync(folder / name)
     _sync(folder)
+
+
+def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes a safetensors file; what the system refuses is an OSError, in place of the library's own error."""
+    try:
+        save_file(storable(tensors), path)
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def list_checkpoints(run: Path | str) -> list[int]:

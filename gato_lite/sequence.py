@@ -70,6 +70,10 @@ class Document:
     """(T,) id that the loss asks for where `target`: the token's own, or an expert's better action."""
     task: int = 0
     """Index of the data source, for the loss of each task."""
+    origin: str = ""
+    """Folder of the dataset that it was made of."""
+    rows: tuple[int, ...] = ()
+    """Rows of that dataset, counted over all of its parts: an episode, and the one that a prompt is from."""
 
 
 @dataclass(frozen=True, kw_only=True)

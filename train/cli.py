@@ -5,7 +5,8 @@ Decisions:
 - Nothing heavy is imported until a command runs, so that `gato-lite --help` answers at once. Each command is a module
   of `gato_lite.train.commands` with `Options`, a dataclass that tyro turns into the command's options, `EXAMPLE`, which
   ends its help and runs, and `run`, which returns None or an exit code.
-- Exit codes: 0 done, 1 the work failed or found problems, 2 the input was wrong, 130 Ctrl-C.
+- Exit codes: 0 done, 1 the work failed or found problems, 2 the input was wrong, 130 Ctrl-C, 143 SIGTERM; training
+  saves before either of the last two.
 - What a user can mend is one line on standard error. Anything else is a bug of ours and keeps its traceback; so does
   every error where the environment variable GATO_LITE_TRACEBACK is set.
 """
@@ -17,11 +18,13 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from gato_lite import __version__
@@ -32,6 +35,7 @@ DONE: Final = 0
 FAILED: Final = 1
 WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
 BROKEN_PIPE: Final = 141
 
 
@@ -87,6 +91,10 @@ _RAISED: Final = re.compile(r'File "([^"]+)", line \d+, in .+\n +(raise\b)?')
 """Each frame of a traceback: its file, and whether it stands at a `raise`."""
 
 
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
 class UsageError(ValueError):
     """The words after `gato-lite` make no sense."""
 
@@ -102,11 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without emoji is no reason to stop
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with _terminable():
+            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as stop:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     except BrokenPipeError:  # `gato-lite tasks | head` has read enough
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,6 +127,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = told
         print_error(message)
     return code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, its worker processes first, so that nobody waits for their work."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        if "multiprocessing" in sys.modules:
+            for worker in sys.modules["multiprocessing"].active_children():
+                worker.terminate()
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _dispatch(args: list[str]) -> int:

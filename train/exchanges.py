@@ -36,6 +36,8 @@ class ExchangeSource:
         augment: whether each draw varies the pictures, see `vary`.
         all_text: whether prompts are predicted too, not the answers alone.
         n_example: most other documents, drawn anew each time, that stand before a document as examples.
+        origin: the dataset they are from.
+        rows: of each document in that dataset; None counts them.
 
     Raises:
         ValueError: there is no document.
@@ -51,8 +53,12 @@ class ExchangeSource:
         augment: bool = False,
         all_text: bool = False,
         n_example: int = 0,
+        origin: str = "",
+        rows: Sequence[int] | None = None,
     ) -> None:
         self.name = name
+        self._origin = origin
+        self._rows: list[int] = []
         self._vocabulary = vocabulary
         self._patch_size = patch_size
         self._augment = augment
@@ -65,7 +71,7 @@ class ExchangeSource:
         target: list[npt.NDArray[np.bool_]] = []
         self._shown: list[tuple[int, ...]] = []
         """Pictures of each document."""
-        for document in documents:
+        for row, document in zip(range(len(documents)) if rows is None else rows, documents, strict=True):
             shown = tuple(self._decoded(turn.image, decoded) for turn in document.turns if turn.image is not None)
             tokens, answers = lay_out_exchanges(self._exchanges(document.turns, shown), vocabulary, patch_size)
             if all_text:
@@ -73,6 +79,7 @@ class ExchangeSource:
                 answers[0] = False
             if not answers.any():
                 continue  # a picture without a word teaches nothing
+            self._rows.append(row)
             ids.append(tokens.ids)
             local.append(tokens.local)
             target.append(answers)
@@ -156,7 +163,8 @@ class ExchangeSource:
             runs = [self._following(part) for part in (*parts, (tokens, target))[1:]]
             tokens = concatenate([parts[0][0], *(run for run, _ in runs)])
             target = np.concatenate([parts[0][1], *(mask for _, mask in runs)])
-        return Document(tokens=tokens, target=target, labels=tokens.ids)
+        rows = tuple(self._rows[made_of] for made_of in (*examples, index))
+        return Document(tokens=tokens, target=target, labels=tokens.ids, origin=self._origin, rows=rows)
 
     def _following(self, part: tuple[Tokens, npt.NDArray[np.bool_]]) -> tuple[Tokens, npt.NDArray[np.bool_]]:
         """A document that follows another, whose `end` is beginning enough."""

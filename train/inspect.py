@@ -125,16 +125,17 @@ class TokenStream:
         return {"name": self.name, "about": self.about, **counts, "tokens": [row.to_json() for row in self.rows]}
 
 
-def inspect_path(path: Path | str, *, tasks: Sequence[str] | None = None) -> list[TokenStream]:
+def inspect_path(path: Path | str, *, tasks: Sequence[str] | None = None, row: int | None = None) -> list[TokenStream]:
     """The streams of a dataset or of a run.
 
     Args:
         path: folder of either.
         tasks: names of a run's tasks; None takes all of them.
+        row: of a dataset the episode or document of that number, counted over all parts; None takes the first.
 
     Raises:
         FileNotFoundError: the folder is neither.
-        ValueError: a task that the run does not have, or a damaged folder; the message names the file.
+        ValueError: a task or row that there is none of, or a damaged folder; the message names the file.
     """
     path = Path(path)
     if (path / CONFIG_FILE).is_file():
@@ -142,29 +143,39 @@ def inspect_path(path: Path | str, *, tasks: Sequence[str] | None = None) -> lis
     if (path / INFO_FILE).is_file():
         dataset = Dataset.open(path)
         vocabulary = Vocabulary.shipped()
+        if row is not None and not 0 <= row < dataset.info.n_rows:
+            raise ValueError(f"{path}: expected a row from 0 to {dataset.info.n_rows - 1}, got {row}")
         if dataset.info.kind == "control":
-            return [control_stream(dataset, vocabulary)]
-        return document_streams(dataset.read_documents(), vocabulary, name=dataset.info.task)
+            return [control_stream(dataset, vocabulary, row or 0)]
+        documents = dataset.read_documents()
+        which = "first" if row is None else f"row {row}:"
+        return document_streams(
+            documents if row is None else [documents[row]], vocabulary, name=dataset.info.task, which=which
+        )
     raise FileNotFoundError(f"'{path}' is neither a run ({CONFIG_FILE}) nor a dataset ({INFO_FILE})")
 
 
-def control_stream(dataset: Dataset, vocabulary: Vocabulary) -> TokenStream:
-    """The first timestep of the first episode of a dataset of episodes.
+def control_stream(dataset: Dataset, vocabulary: Vocabulary, row: int = 0) -> TokenStream:
+    """The first timestep of one episode, counted over all parts, of a dataset of episodes.
 
     Raises:
-        ValueError: the dataset has no episode, or is of another kind.
+        ValueError: the dataset has no such episode, or is of another kind.
     """
     if not dataset.n_parts:
         raise ValueError(f"dataset '{dataset.path}' has no episode; record some first")
-    episodes = dataset.read_part(0)
+    ends = np.cumsum([part.rows for part in dataset.info.parts])
+    part = int(ends.searchsorted(row, side="right"))
+    episodes = dataset.read_part(part)
+    before = int(episodes.lengths[: row - (int(ends[part - 1]) if part else 0)].sum())
+    first = slice(before, before + 1)
     info = dataset.info
     return timestep_stream(
-        {path: column[:1] for path, column in without_last(episodes.observations, episodes.lengths).items()},
-        {path: column[:1] for path, column in episodes.actions.items()},
+        {path: column[first] for path, column in without_last(episodes.observations, episodes.lengths).items()},
+        {path: column[first] for path, column in episodes.actions.items()},
         SpaceTokenizer(dataset.observation_space, vocabulary, spec=info.token_spec),
         SpaceTokenizer(dataset.action_space, vocabulary, action=True),
         name=info.task,
-        about="first timestep of the first recorded episode",
+        about=f"first timestep of {f'episode {row}' if row else 'the first recorded episode'}",
         instruction=info.instruction,
     )
 
@@ -216,7 +227,7 @@ def timestep_stream(
 
 
 def document_streams(
-    documents: Sequence[Document], vocabulary: Vocabulary, *, name: str, patch_size: int = 16
+    documents: Sequence[Document], vocabulary: Vocabulary, *, name: str, patch_size: int = 16, which: str = "first"
 ) -> list[TokenStream]:
     """The first document of each kind (plain text, picture, question, conversation); `patch_size` is the model's."""
     firsts: dict[str, Document] = {}
@@ -236,7 +247,7 @@ def document_streams(
         rows = _rows(tokens, answers, leaves, vocabulary)
         n_patch = int((tokens.ids == vocabulary.patch).sum())
         shown = tuple(rows[: max(n_patch, 1) + MAX_TEXT_TOKENS])
-        streams.append(TokenStream(name=name, about=f"first {kind}", rows=shown, n_tokens=len(rows)))
+        streams.append(TokenStream(name=name, about=f"{which} {kind}", rows=shown, n_tokens=len(rows)))
     return streams
 
 

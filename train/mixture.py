@@ -1,19 +1,15 @@
 """A weighted mixture of sources: the stream of step n is a pure function of (seed, n).
 
-Nothing is remembered between steps, so a resumed run, or another number of loader workers, sees the same data. The
-next streams are made in a thread while the model works on this one.
+Nothing is remembered between steps, so a resumed run sees the same data. A stream is cut into parts for threads, for
+gradient accumulation and for ranks; the documents and their order are those of the step, however many parts there are.
 
 Source: Reed et al. 2022, section 2.3 and appendix C (sampling by weight).
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +17,24 @@ import numpy.typing as npt
 from gato_lite.model import StreamTensors, stream_tensors
 from gato_lite.sequence import PATCH_PLACES, Document, lay_out, patch_places
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.sources import Source, mean_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one rank reads in one training step."""
+
+    step: int
+    shards: tuple[StreamTensors, ...]
+    """Each with a target, unless the whole step has none; a rank may be left with none where documents are few."""
+    n_target: int
+    """Target tokens of the whole step, over all ranks."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of this rank."""
+        return sum(len(shard.positions) for shard in self.shards)
 
 
 class Mixture:
@@ -71,22 +84,46 @@ class Mixture:
 
     def shards(self, step: int, n_shard: int) -> tuple[StreamTensors, ...]:
         """The stream of training step `step`, its documents dealt out to at most `n_shard` streams of like size."""
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        documents = sorted(self._draw(generator), key=lambda document: len(document.tokens))
+        return self.part(step, n_shard).shards
+
+    def part(self, step: int, n_shard: int, ranks: Ranks = ALONE) -> Part:
+        """What one of the ranks reads in training step `step`.
+
+        Args:
+            step: from 0.
+            n_shard: streams that each rank's documents are dealt out to, at most.
+            ranks: this rank among all.
+        """
+        documents, generator = self._documents(step)
         # Places are drawn before the documents are dealt out, so that shards change nothing.
         centres = _centres(np.concatenate([document.tokens.patch_intervals for document in documents]), generator)
         ends = np.cumsum([len(document.tokens.patch_intervals) for document in documents]).tolist()
+        n_all = n_shard * ranks.size
         streams = []
-        for rest in range(min(n_shard, len(documents))):
-            share = range(len(documents) - 1 - rest, -1, -n_shard)[::-1]  # ascending, the longest to the first
+        for rest in range(ranks.rank, min(n_all, len(documents)), ranks.size):
+            share = range(len(documents) - 1 - rest, -1, -n_all)[::-1]  # ascending, the longest to the first
             stream = lay_out([documents[index] for index in share])
             if len(stream.tokens.patch_intervals):
                 own = [centres[(ends[index - 1] if index else 0) : ends[index]] for index in share]
                 stream = replace(stream, tokens=replace(stream.tokens, patch_intervals=np.concatenate(own)))
             streams.append(stream_tensors(stream, self.vocabulary, None))
-        return tuple(stream for stream in streams if stream.targets) or tuple(streams)
+        n_target = sum(int(document.target.sum()) for document in documents)
+        trained = tuple(stream for stream in streams if stream.targets or not n_target)
+        return Part(step=step, shards=trained, n_target=n_target)
 
-    def _draw(self, generator: np.random.Generator) -> list[Document]:
+    def rows(self, step: int) -> dict[str, list[int]]:
+        """Rows of each dataset that the stream of training step `step` was made of, for who looks for a bad one."""
+        found: dict[str, set[int]] = {}
+        for document in self._documents(step)[0]:
+            found.setdefault(document.origin or self.sources[document.task].name, set()).update(document.rows)
+        return {origin: sorted(rows) for origin, rows in sorted(found.items())}
+
+    def _documents(self, step: int) -> tuple[list[Document], np.random.Generator]:
+        """The documents of a training step, shortest first, and the generator that drew them."""
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+        return sorted(self._draw(generator, step), key=lambda document: len(document.tokens)), generator
+
+    def _draw(self, generator: np.random.Generator, step: int) -> list[Document]:
         """Documents up to the one that reaches the step's tokens, drawn by their source many at once."""
         documents: list[Document] = []
         missing = self.tokens_per_step
@@ -96,7 +133,11 @@ class Mixture:
             drawn: list[Document | None] = [None] * n
             for index in np.unique(chosen).tolist():
                 places = np.flatnonzero(chosen == index).tolist()
-                found = self.sources[index].draw(generator, self.context_length, len(places))
+                try:
+                    found = self.sources[index].draw(generator, self.context_length, len(places))
+                except OSError as error:  # the system names no source, and often no file
+                    what = f"{error.strerror or error}, as source '{self.sources[index].name}' drew for step {step}"
+                    raise OSError(error.errno, what, error.filename) from error
                 for place, document in zip(places, found, strict=True):
                     drawn[place] = replace(document, task=index)
             for document in drawn:
@@ -112,53 +153,3 @@ def _centres(intervals: npt.NDArray[np.float32], generator: np.random.Generator)
     centres = (patch_places(intervals, generator) + 0.5) / PATCH_PLACES  # (P, 2)
     drawn: npt.NDArray[np.float32] = centres[:, [0, 0, 1, 1]].astype(np.float32)
     return drawn
-
-
-class Prefetch:
-    """Makes the shards of steps `first`, `first + 1`, … in a thread, a few steps ahead of the reader.
-
-    Example:
-        >>> with Prefetch(mixture, first=0) as steps:  # doctest: +SKIP
-        ...     shards = next(steps)
-    """
-
-    def __init__(self, mixture: Mixture, first: int, *, n_shard: int = 1, n_ahead: int = 3) -> None:
-        self.waited_s = 0.0
-        """Seconds that the reader has waited for a stream."""
-        self._mixture = mixture
-        self._n_shard = n_shard
-        self._ready: queue.Queue[tuple[StreamTensors, ...] | BaseException] = queue.Queue(maxsize=n_ahead)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._make, args=(first,), name="gato-lite-loader", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._ready.get_nowait()
-            except queue.Empty:
-                self._thread.join(timeout=0.05)
-
-    def __iter__(self) -> Iterator[tuple[StreamTensors, ...]]:
-        return self
-
-    def __next__(self) -> tuple[StreamTensors, ...]:
-        start = time.perf_counter()
-        made = self._ready.get()
-        self.waited_s += time.perf_counter() - start
-        if isinstance(made, BaseException):
-            raise made
-        return made
-
-    def _make(self, step: int) -> None:
-        while not self._stop.is_set():
-            try:
-                self._ready.put(self._mixture.shards(step, self._n_shard))
-            except BaseException as error:  # noqa: BLE001 - handed to the reader, which raises it
-                self._ready.put(error)
-                return
-            step += 1

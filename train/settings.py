@@ -22,7 +22,9 @@ class TrainConfig:
     context_length: int = 256
     """Longest document in tokens."""
     tokens_per_step: int = 2048
-    """Tokens in one step's stream."""
+    """Tokens in one step's stream, over all ranks."""
+    accumulate: int = 1
+    """Parts of a step whose gradients are computed one after another and added: less memory, the same step."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """AdamW for everything, or Muon for linear and convolution layers."""
     learning_rate: float = 3e-3
@@ -53,7 +55,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(unknown_name("preset", self.preset, PRESETS))
-        for name in ("context_length", "tokens_per_step", "warmup_steps", "log_every"):
+        for name in ("context_length", "tokens_per_step", "accumulate", "warmup_steps", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={getattr(self, name)}")
         for name in ("learning_rate", "matrix_learning_rate", "gradient_clip"):

@@ -9,6 +9,7 @@ To add a kind of data, write a class with the two members of `Source`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -61,6 +62,7 @@ class ControlSource:
     def __init__(self, dataset: Dataset, vocabulary: Vocabulary, *, name: str | None = None) -> None:
         info = dataset.info
         self.name = name if name is not None else info.task
+        self.origin = str(dataset.path)
         self.spec: TokenSpec = info.token_spec
         self.observation_tokenizer = SpaceTokenizer(dataset.observation_space, vocabulary, spec=self.spec)
         if not self.observation_tokenizer.leaves:
@@ -77,6 +79,7 @@ class ControlSource:
         self._tokens = join([said_once(self.instruction, vocabulary), *parts], vocabulary)
         """The instruction as timestep 0, then all episodes."""
         self._episodes = self._tokens.episodes[1:]
+        self._firsts: list[int] = self._episodes[:-1].tolist()
 
     def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
         episodes = dataset.read_part(part)
@@ -120,18 +123,28 @@ class ControlSource:
             )
         first: list[int] = []
         last: list[int] = []
-        lengths = []
+        lengths, rows = [], []
         for chances in generator.random((n, 6)).tolist():  # numbers for all documents in one call
             windows = self._choose(chances, budget)
             lengths.append(sum(self._tokens.window_length(*window) for window in windows))
-            first += [window[0] for window in windows]
+            starts = [window[0] for window in windows]
+            first += starts
             last += [window[1] for window in windows]
+            rows.append(tuple(bisect_right(self._firsts, start) - 1 for start in starts if start > 0))
         tokens, target, labels = self._tokens.windows(np.array(first, np.int64), np.array(last, np.int64))
         runs = split(tokens, np.array(lengths), patch_id=self._tokens.patch_id, chunk_id=self._tokens.chunk_id)
         documents, start = [], 0
-        for run, length in zip(runs, lengths, strict=True):
+        for run, length, made_of in zip(runs, lengths, rows, strict=True):
             stop = start + length
-            documents.append(Document(tokens=run, target=target[start:stop], labels=labels[start:stop]))
+            documents.append(
+                Document(
+                    tokens=run,
+                    target=target[start:stop],
+                    labels=labels[start:stop],
+                    origin=self.origin,
+                    rows=made_of,
+                )
+            )
             start = stop
         return documents
 
@@ -190,13 +203,26 @@ class TextSource:
         texts: documents.
         vocabulary: of the model.
         name: shown in logs.
+        origin: the dataset they are from.
+        rows: of each text in that dataset; None counts them.
 
     Raises:
         ValueError: there is no text.
     """
 
-    def __init__(self, texts: Sequence[str], vocabulary: Vocabulary, *, name: str) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        vocabulary: Vocabulary,
+        *,
+        name: str,
+        origin: str = "",
+        rows: Sequence[int] | None = None,
+    ) -> None:
         self.name = name
+        self._origin = origin
+        numbered = zip(range(len(texts)) if rows is None else rows, texts, strict=True)
+        self._rows = [row for row, text in numbered if text]
         end = np.array([vocabulary.end], np.int32)
         runs = [np.concatenate([end, vocabulary.text.encode(text), end]) for text in texts if text]
         if not runs:
@@ -217,9 +243,10 @@ class TextSource:
         starts = generator.integers(starts, latest + 1)
         stops = np.minimum(stops, starts + context_length)
         documents = []
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        for index, start, stop in zip(chosen.tolist(), starts.tolist(), stops.tolist(), strict=True):
             ids = self._ids[start:stop]
             target = np.ones(len(ids), np.bool_)
             target[0] = False
-            documents.append(Document(tokens=plain(ids), target=target, labels=ids))
+            rows = (self._rows[index],)
+            documents.append(Document(tokens=plain(ids), target=target, labels=ids, origin=self._origin, rows=rows))
         return documents

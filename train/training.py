@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ from gato_lite.train.evaluate import evaluator
 from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.mixture import Mixture
+from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, Source, TextSource
@@ -59,25 +61,28 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
     """
     if dataset.info.kind == "control":
         return [ControlSource(dataset, vocabulary)]
-    documents = dataset.read_documents("train")
-    texts = [document.text for document in documents if document.turns == (Turn(text=document.text),)]
-    others = [document for document in documents if document.turns != (Turn(text=document.text),)]
-    name = dataset.info.task
+    documents = [(row, document) for row, document in enumerate(dataset.read_documents()) if document.split == "train"]
+    texts = {row: document.text for row, document in documents if document.turns == (Turn(text=document.text),)}
+    others = {row: document for row, document in documents if row not in texts}
+    name, origin = dataset.info.task, str(dataset.path)
     found: list[Source] = []
     if others:
         found.append(
             ExchangeSource(
-                others,
+                list(others.values()),
                 vocabulary,
                 name=name,
                 patch_size=config.model(vocabulary.size).patch_size,
                 augment=config.augment,
                 all_text=config.loss_on == "text",
                 n_example=config.n_example,
+                origin=origin,
+                rows=list(others),
             )
         )
     if texts:
-        found.append(TextSource(texts, vocabulary, name=name if not others else f"{name}/text"))
+        own_name = name if not others else f"{name}/text"
+        found.append(TextSource(list(texts.values()), vocabulary, name=own_name, origin=origin, rows=list(texts)))
     if not found:
         raise ValueError(f"dataset '{dataset.path}' has no document in its train split; import more documents")
     return found
@@ -151,7 +156,8 @@ def prepare_run(
         gato = Gato(stored.model, vocabulary, seed=config.seed).to(training_device())
         gato.formats = stored.tasks
         return gato
-    if out.exists() and any(map(len, _run_entries(out))):
+    begun = resume and out.exists() and not _run_entries(out)[1]  # killed before its configuration was there
+    if out.exists() and any(map(len, _run_entries(out))) and not begun:
         if not overwrite:
             raise FileExistsError(
                 f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
@@ -212,7 +218,7 @@ def training_device() -> torch.device:
 def _check_same(file: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raises a RunError that names what the run to be resumed was trained with and is asked to change."""
     asked = msgspec.to_builtins(asked)
-    free = ("steps", "minutes", "log_every", "checkpoint_every_s", "evaluate_every_s")
+    free = ("steps", "minutes", "accumulate", "log_every", "checkpoint_every_s", "evaluate_every_s")
     changed = [name for name in asked if name not in free and stored.get(name) != asked[name]]
     if changed:
         told = "; ".join(f"{name} was {stored.get(name)}, got {asked[name]}" for name in changed[:4])
@@ -229,6 +235,7 @@ def train_run(
     from_step: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Trains a run on datasets.
 
@@ -241,6 +248,7 @@ def train_run(
         from_step: with `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted.
         overwrite: replace a run that is there.
         on_progress: called every few steps.
+        ranks: the processes that train it together.
 
     Raises:
         FileNotFoundError: a dataset is not there.
@@ -252,7 +260,7 @@ def train_run(
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
     if from_step is not None and not resume:
         raise ValueError(f"from_step={from_step} is where to resume: give resume (--resume) too")
-    with FolderLock(out):
+    with FolderLock(out) if ranks.is_first else nullcontext():
         return _train_run(
             config,
             data,
@@ -262,6 +270,7 @@ def train_run(
             from_step=from_step,
             overwrite=overwrite,
             on_progress=on_progress,
+            ranks=ranks,
         )
 
 
@@ -275,6 +284,7 @@ def _train_run(
     from_step: int | None,
     overwrite: bool,
     on_progress: Callable[[Progress], None] | None,
+    ranks: Ranks,
 ) -> Path:
     """`train_run` in a folder that nobody else writes into."""
     datasets = [(open_data(name), weight) for name, weight in data]
@@ -282,24 +292,29 @@ def _train_run(
         read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
     )
     mixture = make_mixture(weighted_sources(datasets, vocabulary, config), vocabulary, config)
-    gato = prepare_run(
-        config,
-        [dataset for dataset, _ in datasets],
-        out,
-        training={
-            "data": [[str(name), weight] for name, weight in data],
-            "steps": length.steps,
-            "minutes": length.minutes,
-        },
-        vocabulary=vocabulary,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    training = {
+        "data": [[str(name), weight] for name, weight in data],
+        "steps": length.steps,
+        "minutes": length.minutes,
+    }
+    gato: Gato | None = None
+    for turn in range(2):  # the first rank makes the folder that the others read
+        if ranks.is_first == (turn == 0):
+            gato = prepare_run(
+                config,
+                [dataset for dataset, _ in datasets],
+                out,
+                training=training,
+                vocabulary=vocabulary,
+                resume=resume or not ranks.is_first,
+                overwrite=overwrite,
+            )
+        ranks.wait()
+    assert gato is not None
     tasks = all_tasks()
     known = [tasks[task.name] for task in gato.formats if task.name in tasks and tasks[task.name].installed]
-    trainer = Trainer(
-        gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluator(known) if known else None
-    )
+    evaluate = evaluator(known) if known else None
+    trainer = Trainer(gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluate, ranks=ranks)
     if resume:
         trainer.resume(from_step)
     trainer.train()

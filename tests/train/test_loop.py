@@ -29,9 +29,10 @@ from gato_lite.run import RunError
 from gato_lite.sequence import Document, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train import loop
-from gato_lite.train.loop import Interrupted, Length, Progress, Signals, Trainer, TrainingStoppedError
-from gato_lite.train.mixture import Mixture
+from gato_lite.train.loop import Interrupted, Length, Progress, Trainer, TrainingStoppedError
+from gato_lite.train.mixture import Mixture, Part
 from gato_lite.train.settings import TrainConfig
+from gato_lite.train.signals import Signals
 
 PRESETS["loop-test"] = GatoConfig(n_layer=1, n_head=2, d_model=16, d_ff=32, d_encoder=8)
 CONFIG = TrainConfig(
@@ -98,67 +99,11 @@ def assert_same_end(a: Path, b: Path) -> None:
     assert metrics(a) == metrics(b)
 
 
-def long_run(run: Path, every_s: float) -> None:
-    """What a subprocess runs: a hundred steps, slowly."""
-    made = trainer(run, Length(steps=100), replace(CONFIG, checkpoint_every_s=every_s))
-    update = made._update
-
-    def slow(stream: StreamTensors) -> Any:
-        time.sleep(0.02)
-        return update(stream)
-
-    made._update = slow  # type: ignore[method-assign]
-    made.train()
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("straight")
     trainer(run, Length(steps=100)).train()
     return run
-
-
-def begin(run: Path, every_s: float) -> subprocess.Popen[bytes]:
-    script = (
-        f"import runpy; runpy.run_path({__file__!r})['long_run'](__import__('pathlib').Path({str(run)!r}), {every_s})"
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", script], env=environment)
-
-
-def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "the run ended by itself"
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, uninterrupted: Path) -> None:
-    process = begin(tmp_path, 0.0)
-    wait_for(lambda: (list_checkpoints(tmp_path) or [0])[-1] >= 11, process)
-    time.sleep(float(np.random.default_rng(os.getpid()).uniform(0.0, 0.6)))  # any moment will do
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(20) == -signal.SIGKILL
-    made = trainer(tmp_path, Length(steps=100))
-    assert made.resume()
-    assert 10 <= made.step < 100
-    made.train()
-    assert_same_end(tmp_path, uninterrupted)
-
-
-def test_a_run_that_is_told_to_stop_saves_and_goes_on_bit_for_bit(tmp_path: Path, uninterrupted: Path) -> None:
-    process = begin(tmp_path, 1e9)
-    wait_for((tmp_path / "metrics.jsonl").is_file, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 143
-    (step,) = list_checkpoints(tmp_path)
-    assert 7 <= step < 100
-    made = trainer(tmp_path, Length(steps=100))
-    assert made.resume()
-    assert made.step == step
-    made.train()
-    assert_same_end(tmp_path, uninterrupted)
 
 
 def test_half_a_run_and_the_other_half(tmp_path: Path, uninterrupted: Path) -> None:
@@ -249,10 +194,10 @@ def test_a_loss_that_is_not_finite_skips_the_step(tmp_path: Path) -> None:
     before: dict[int, torch.Tensor] = {}
     update = made._update
 
-    def watched(stream: StreamTensors) -> Any:
+    def watched(part: Part) -> Any:
         weight = made.gato.embedding.tokens.weight
         start = weight.detach().clone()
-        losses = update(stream)
+        losses = update(part)
         assert torch.equal(start, weight) == (losses is None)
         before[made.step] = start
         return losses
@@ -284,12 +229,12 @@ def test_several_skipped_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
     )
     with pytest.raises(TrainingStoppedError, match=re.escape(expected)):
         made.train()
-    assert list_checkpoints(tmp_path) == [12]
+    assert list_checkpoints(tmp_path) == [13]
     assert load_checkpoint(tmp_path).state["skipped"] == [8, 9, 10, 11, 12]
-    healthy = trainer(tmp_path, Length(steps=14))
+    healthy = trainer(tmp_path, Length(steps=15))
     healthy.resume()
     healthy.train()
-    assert healthy.step == 14
+    assert healthy.step == 15
 
 
 def test_a_step_is_saved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from gato_lite.model import StreamTensors
 from gato_lite.sequence import Document, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.exchanges import ExchangeSource
-from gato_lite.train.mixture import Mixture, Prefetch
+from gato_lite.train.mixture import Mixture
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.sources import ControlSource, Source, TextSource
 
@@ -149,30 +149,3 @@ def test_sources_without_weights() -> None:
         mixture([], [])
     with pytest.raises(ValueError, match="expected a weight for each source, got 1 sources, 2 weights"):
         mixture([Fixed("a", 5)], [1.0, 1.0])
-
-
-def test_prefetched_streams_are_those_of_the_mixture(corridor: Dataset) -> None:
-    made = mixture(everything(corridor), [1.0, 1.0, 1.0])
-    with Prefetch(made, first=5) as streams:
-        for step in range(5, 12):
-            assert_same(next(streams)[0], made.stream(step))
-        assert streams.waited_s >= 0.0
-        thread = streams._thread
-    assert not thread.is_alive()
-
-
-def test_an_error_of_the_loader_reaches_the_reader() -> None:
-    made = mixture([Fixed("a", 5)], [1.0])
-
-    def broken(step: int, n_shard: int) -> tuple[StreamTensors, ...]:
-        raise RuntimeError(f"no step {step} for {n_shard}")
-
-    made.shards = broken  # type: ignore[method-assign]
-    with Prefetch(made, first=2) as streams, pytest.raises(RuntimeError, match="no step 2"):
-        next(streams)
-
-
-def test_leaving_early_stops_the_loader() -> None:
-    with Prefetch(mixture([Fixed("a", 5)], [1.0]), first=0, n_ahead=1) as streams:
-        thread = streams._thread
-    assert not thread.is_alive()

@@ -21,6 +21,8 @@ class Options:
     """Folder of a run, of a dataset or of datasets; or a shipped dataset, emoji or text."""
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")] = ()
     """Names of a run's tasks; none means all of them."""
+    row: Annotated[int | None, arg(metavar="N")] = None
+    """Of a dataset, the episode or document of this number, as `metrics.jsonl` names them; None takes the first."""
     json: bool = False
     """Write JSON, with patches as PNG in base64."""
 
@@ -37,8 +39,10 @@ def run(options: Options) -> None:
     if options.tasks and not is_run:
         raise ValueError(f"{options.path}: --tasks names tasks of a run, but this is none")
     folders = [folder] if is_run else dataset_folders(options.path)
+    if options.row is not None and (is_run or len(folders) > 1):
+        raise ValueError(f"{options.path}: --row is a row of one dataset, but this is none")
     with answer_only():
-        streams = [s for path in folders for s in inspect_path(path, tasks=options.tasks or None)]
+        streams = [s for path in folders for s in inspect_path(path, tasks=options.tasks or None, row=options.row)]
     if not streams:
         raise ValueError(f"{options.path}: a run without environments; inspect its data, such as emoji or text")
     if options.json:

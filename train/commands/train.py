@@ -32,6 +32,8 @@ class Options:
     """Steps to train for, in place of minutes."""
     preset: Annotated[str | None, arg(metavar="NAME")] = None
     """Model preset in place of the recipe's: lite-1m, lite-5m, lite-20m, gato-79m, gato-364m, gato-1.18b."""
+    accumulate: Annotated[int, arg(metavar="N")] = 1
+    """Parts of a step that go through the model one after another: less memory, the same result up to rounding."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Of weights and batches; None takes the recipe's."""
     resume: bool = False
@@ -43,10 +45,11 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Trains, with a progress bar; the exit code of a signal that stopped it, once the run is saved."""
+    """Trains, alone or with the ranks that torchrun started; the exit code of a signal, once the run is saved."""
     from dataclasses import replace
 
     from gato_lite.train.loop import Interrupted, Length, Progress
+    from gato_lite.train.ranks import joined
     from gato_lite.train.recipes import find_recipe
     from gato_lite.train.shelf import weighted
     from gato_lite.train.training import train_run
@@ -58,18 +61,20 @@ def run(options: Options) -> int:
         config,
         preset=config.preset if options.preset is None else options.preset,
         seed=config.seed if options.seed is None else options.seed,
+        accumulate=options.accumulate,
     )
     minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
     length = Length(steps=options.steps, minutes=minutes)
     data = weighted(options.data)
     last: Progress | None = None
-    with share_bar("training") as show:
+    with joined() as ranks, share_bar("training") as show:
         show(0.0, "reading the data")
 
         def on_progress(now: Progress) -> None:
             nonlocal last
             last = now
-            show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
+            if ranks.is_first:
+                show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
 
         try:
             train_run(
@@ -81,10 +86,14 @@ def run(options: Options) -> int:
                 from_step=options.from_step,
                 overwrite=options.overwrite,
                 on_progress=on_progress,
+                ranks=ranks,
             )
         except Interrupted as end:
-            print_note(f"gato-lite: stopped and saved in {options.out}; the same command with --resume goes on")
+            if ranks.is_first:
+                print_note(f"gato-lite: stopped and saved in {options.out}; the same command with --resume goes on")
             return int(str(end.code))
+        if not ranks.is_first:
+            return 0
     so_far = (
         "" if last is None else f" for {last.step:,} steps, {last.elapsed_s / 60:.1f} minutes, to loss {last.loss:.3f}"
     )
