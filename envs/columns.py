@@ -193,4 +193,9 @@ def from_arrow(space: AnySpace, array: pa.Array, n_values: int) -> Column:
         array_of_values: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
         return array_of_values.reshape(n_values, *(space.shape or ()))
     texts = strings(values)
-    return texts if is_text(space) else [value_from_json(space, json.loads(text)) for text in texts]
+    if is_text(space):
+        return texts
+    try:
+        return [value_from_json(space, json.loads(text)) for text in texts]
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected members of {space} as JSON, found {error!r}") from error

@@ -155,7 +155,7 @@ def read_info(path: Path) -> DatasetInfo:
         if problem := later_version(data, FORMAT_VERSION):
             raise DatasetError(f"{file}: {problem}")
         info = msgspec.json.decode(data, type=DatasetInfo)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{file}: expected the JSON of a dataset, found damage: {error}") from error
     _check_info(file, info)
     return info

@@ -153,10 +153,10 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     """The JSON in a part's footer, empty where it has none; None where the file is not whole."""
     try:
         stored = pq.read_metadata(path).metadata or {}
-        metadata: dict[str, Any] = json.loads(stored.get(_METADATA_KEY, b"{}"))
-    except (OSError, pa.ArrowException, ValueError):
+        metadata = json.loads(stored.get(_METADATA_KEY, b"{}"))
+    except (OSError, pa.ArrowException, ValueError, RecursionError):
         return None
-    return metadata
+    return metadata if isinstance(metadata, dict) else None
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str | None = None) -> pa.Table:
@@ -181,7 +181,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str 
         leaves = map(metadata.schema.column, range(metadata.num_columns))
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         with pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=texts) as file:
-            return file.read(columns=None if columns is None else list(columns), use_threads=False)
+            table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+            table.validate(full=True)  # a file can hold places outside its dictionaries, and bytes that are no UTF-8
+            return table
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: expected a whole Parquet file, found damage: {error}") from error
 
@@ -304,5 +306,7 @@ def _plain(path: Path, name: str, column: pa.Array) -> pa.Array:
 def _column(path: Path, table: pa.Table, name: str) -> pa.Array:
     if name not in table.column_names:
         raise DatasetError(f"{path}: expected a column {name!r}, found {', '.join(table.column_names)}")
+    if table.column_names.count(name) > 1:
+        raise DatasetError(f"{path}: expected one column {name!r}, found several")
     column = table.column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -243,7 +243,7 @@ def read_manifest(folder: Path) -> Manifest:
         if problem := later_version(data, FORMAT_VERSION):
             raise ValueError(f"{path}: {problem}")
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a checkpoint's manifest, found other content ({error})") from error
     if set(manifest.files) != set(_NAMES):
         raise ValueError(f"{path}: expected the files {', '.join(_NAMES)}, found {', '.join(sorted(manifest.files))}")

@@ -31,7 +31,8 @@ def later_version(data: bytes, known: int) -> str | None:
         known: The latest `format_version` that is read.
 
     Raises:
-        msgspec.MsgspecError, UnicodeDecodeError: it is no JSON object, or one of these fields has another type.
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is no JSON object, or one of these fields has
+            another type.
     """
     found = msgspec.json.decode(data, type=_Versions)
     if 1 <= found.format_version <= known:

@@ -118,7 +118,7 @@ def read_run_config(run: Path | str) -> RunConfig:
             raise RunError(f"{path}: {problem}")
         config = msgspec.json.decode(data, type=RunConfig)
         _refuse_unknown_fields(msgspec.json.decode(data))
-    except (msgspec.DecodeError, TypeError) as error:
+    except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: not a run's configuration: {error}") from error
     except ValueError as error:
         raise RunError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error

@@ -153,6 +153,8 @@ def space_from_json(stored: Mapping[str, Any]) -> AnySpace:
     """
     try:
         return _space_from_json(stored)
+    except RecursionError as error:
+        raise ValueError("space must be JSON that space_to_json wrote, got one nested too deep to read") from error
     except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"space must be JSON that space_to_json wrote, got {stored!r}: {error!r}") from error
 
@@ -266,10 +268,12 @@ def _bounds_to_json(bounds: Any, bounded: Any, infinity: str) -> Any:
 
 
 def _bounds_from_json(stored: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    values = stored if isinstance(stored, list) else [stored] * int(np.prod(shape))
-    if len(values) != int(np.prod(shape)):
-        raise ValueError(f"a Box of shape {shape} needs {int(np.prod(shape))} bounds, got {len(values)}")
+    values = stored if isinstance(stored, list) else [stored]
+    if isinstance(stored, list) and len(values) != math.prod(shape):
+        raise ValueError(f"a Box of shape {shape} needs {math.prod(shape)} bounds, got {len(values)}")
     infinite = any(isinstance(value, str) for value in values)
     if dtype.kind in "iub" and not infinite:
-        return np.array(values, dtype).reshape(shape)  # 64-bit integers would lose digits as floats
-    return np.array([float(value) for value in values]).astype(dtype if dtype.kind == "f" else float).reshape(shape)
+        bounds = np.array(values, dtype)  # 64-bit integers would lose digits as floats
+    else:
+        bounds = np.array([float(value) for value in values]).astype(dtype if dtype.kind == "f" else float)
+    return bounds.reshape(shape) if isinstance(stored, list) else np.full(shape, bounds[0])

@@ -65,7 +65,7 @@ class Vocabulary:
             stored = json.loads(json_bytes)
             sizes = {name: int(stored[name][1]) - int(stored[name][0]) for name in ("bins", "discrete")}
             expected = str(stored["text_sha256"])
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"expected a vocabulary's JSON with 'bins', 'discrete' and 'text_sha256', got {json_bytes[:80]!r}"
             ) from error

@@ -258,10 +258,10 @@ def _rows(captions: Path, data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
     text = read_text(data)
     if captions.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        names = set(rows.fieldnames or ())
-        if not (names & {"file", "file_name"} and names & {"text", "caption"}):
-            raise ValueError(f"{captions}: expected a first line with `file` and `text`, got {sorted(names)}")
         try:
+            names = set(rows.fieldnames or ())
+            if not (names & {"file", "file_name"} and names & {"text", "caption"}):
+                raise ValueError(f"{captions}: expected a first line with `file` and `text`, got {sorted(names)}")
             for row in rows:
                 yield rows.line_num, {key: value for key, value in row.items() if isinstance(value, str) and key}
         except csv.Error as error:
@@ -271,7 +271,7 @@ def _rows(captions: Path, data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{captions}, line {number}: expected a JSON object, got {line[:60]!r}") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{captions}, line {number}: expected a JSON object, got {line[:60]!r}")

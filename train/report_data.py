@@ -138,14 +138,17 @@ def collect_report(
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:  # Any: JSON
-    """The lines of a run's `metrics.jsonl`; a last line that was cut is left out."""
+    """The lines of a run's `metrics.jsonl` up to the first that is none, such as a last one that was cut."""
     path = Path(run) / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
     return lines
 
 

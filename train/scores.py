@@ -366,7 +366,7 @@ def read_scores(path: Path) -> Scores:
     """
     try:
         scores = msgspec.json.decode(path.read_bytes(), type=Scores)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{path}: expected scores as `gato-lite eval --json` writes them: {error}") from error
     if not any(scores.values.values()):
         raise ValueError(
