@@ -201,7 +201,11 @@ def test_workers_end_with_their_parent_also_from_a_hang_in_c(tmp_path, odd):
     time.sleep(0.1)
     process.kill()
     process.wait()
-    wait_for(lambda: not is_running(worker))
+    try:
+        wait_for(lambda: not is_running(worker))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 REASONS = {
@@ -260,4 +264,4 @@ def test_a_task_that_ends_every_worker_is_given_up(tmp_path, odd, monkeypatch):
         r" the last: seed 2: worker died, exit code 7"
     )
     with pytest.raises(GivenUpError, match=message):
-        record_task(odd("mortal"), 5, tmp_path, workers=1)
+        record_task(odd("mortal"), 5, tmp_path / "out", workers=1)
