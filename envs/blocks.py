@@ -253,10 +253,15 @@ class _Attempts:
             stage.renew()
         else:
             success = None if episode.success is None else bool(episode.success.all())
-            if not self.task.is_demonstration(float(episode.rewards.sum()), success):
+            total_reward = float(episode.rewards.sum())
+            if self.task.is_demonstration(total_reward, success):
+                self.kept.append(episode)
+            elif success is False:
                 self._fail(seed, "not successful", "the expert did not succeed")
             else:
-                self.kept.append(episode)
+                self._fail(
+                    seed, "low return", f"the expert's return is {total_reward:g}, below {self.task.least_return:g}"
+                )
 
     def _fail(self, seed: int, reason: str, text: str) -> None:
         self.reasons[reason] += 1

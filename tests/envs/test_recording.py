@@ -187,6 +187,16 @@ def test_failures_give_way_to_the_next_seeds(tmp_path, picky):
     assert dataset.info.n_failed + dataset.info.n_skipped == sum(map(len, tried)) - 150
 
 
+def test_an_episode_below_the_least_return_is_left_out(tmp_path, monkeypatch):
+    task = Task(name="test/Low", make_env=lambda _evaluation, _mode: Counter(), least_return=1.0)
+    monkeypatch.setitem(catalogue.TASKS, task.name, task)
+    recording = record_tasks({task.name: 12}, tmp_path, on_bad="skip")[task.name]
+    assert recording.dataset.read_part(0).seeds.tolist() == [1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 13, 15]
+    assert (recording.dataset.info.n_failed, recording.dataset.info.n_skipped) == (2, 2)
+    assert recording.reasons == {"low return": 2}
+    assert recording.examples == ("seed 0: the expert's return is 0, below 1",)
+
+
 def test_a_bad_value_names_task_seed_key_and_step(tmp_path, picky):
     message = "test/Picky, seed 4: observation, step 1: expected a finite number, got [nan]"
     with pytest.raises(ValueError, match=re.escape(message)):
