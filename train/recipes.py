@@ -24,7 +24,40 @@ def demo() -> TrainConfig:
     return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True)
 
 
-RECIPES: Final[dict[str, Callable[[], TrainConfig]]] = {"quick": quick, "demo": demo}
+def pictures() -> TrainConfig:
+    """A small model for classes of pictures and questions about them.
+
+    gato-lite data fetch easy-vqa
+    gato-lite train pictures --data data/easy-vqa --out runs/vqa --minutes 15
+    """
+    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon")
+
+
+def captions() -> TrainConfig:
+    """The same with pictures that are varied at each draw, for names that have to hold in another drawing style.
+
+    gato-lite data fetch emoji-captions
+    gato-lite train captions --data data/emoji-captions --out runs/emoji --minutes 30
+    """
+    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True)
+
+
+def words() -> TrainConfig:
+    """A larger model for translation, text and dialogue.
+
+    gato-lite data fetch en-it
+    gato-lite train words --data data/en-it --out runs/en-it --minutes 30
+    """
+    return TrainConfig(preset="lite-5m", optimiser="muon")
+
+
+RECIPES: Final[dict[str, Callable[[], TrainConfig]]] = {
+    "quick": quick,
+    "demo": demo,
+    "pictures": pictures,
+    "captions": captions,
+    "words": words,
+}
 
 
 def find_recipe(name: str) -> TrainConfig:

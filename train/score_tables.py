@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.report_scores import FOLDED, by_suite
 from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Comparison, Difference, Scores, SuiteScore, TaskScore
@@ -27,7 +28,7 @@ def score_tables(scores: Scores, *, fold: bool) -> RenderableType:
         scores: to show.
         fold: whether of a long suite only the weakest tasks are shown.
     """
-    parts: list[RenderableType] = [task_table(scores, fold=fold)]
+    parts: list[RenderableType] = [task_table(scores, fold=fold)] if scores.tasks else []
     if any(suite.n_scored for suite in scores.suites.values()):
         parts.append(suite_table(scores))
     parts += [
@@ -35,7 +36,26 @@ def score_tables(scores: Scores, *, fold: bool) -> RenderableType:
         for found in (scores.prompt_gain, scores.against)
         if found is not None and found.tasks
     ]
+    if scores.documents:
+        parts.append(document_table(scores.documents))
     return Group(*parts)
+
+
+def document_table(documents: Mapping[str, DocumentScore]) -> Table:
+    """A row for each dataset of documents: its metric, and what is to be beaten."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("documents", no_wrap=True, min_width=18)
+    table.add_column("metric")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("95 %", justify="right", style="dim", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column("beside", style="dim")
+    for name, score in documents.items():
+        beside = [f"{what} {number(value)}" for what, value in {**score.more, **score.baselines}.items()]
+        interval = "" if score.low is None else f"{number(score.low)}–{number(score.high)}"
+        row = (score.metric, Text(number(score.mean), style="bold"), interval, f"{score.n:,}", ", ".join(beside))
+        table.add_row(name, *row)
+    return table
 
 
 def task_table(scores: Scores, *, fold: bool = False) -> Table:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from gato_lite.envs.catalogue import Task, suite_of
+from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.rollout import Outcome
 from gato_lite.train.statistics import (
     AGGREGATES,
@@ -143,6 +144,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """This run against another."""
     values: dict[str, list[float | None]] = {}
     """The task's metric in each episode, from its first seed on; None where the environment broke it."""
+    documents: dict[str, DocumentScore] = {}
+    """What was named, answered, translated and written, by "vision/NAME" and "text/NAME"."""
 
 
 def summarise(tasks: Sequence[Task], outcomes: Iterable[Outcome], seed: int) -> Scores:

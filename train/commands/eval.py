@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import msgspec
 from tyro.conf import Positional, arg
 
 from gato_lite.envs.seeds import EVALUATION_SEED
@@ -25,11 +26,15 @@ from gato_lite.train.console import (
 
 if TYPE_CHECKING:
     from gato_lite.envs.catalogue import Task
+    from gato_lite.envs.dataset import Dataset
+    from gato_lite.train.document_scores import DocumentScore
     from gato_lite.train.scores import Scores
 
 EXAMPLE: Final = "gato-lite eval runs/first --tasks classic/CartPole --episodes 20 --json scores.json --video films"
 
 STDOUT: Final = Path("-")
+DOCUMENTS: Final = ("vision/", "text/")
+"""How the names of datasets of documents begin."""
 LINE: Final = 120
 """Columns of a table where nobody watches."""
 MOST_LISTED: Final = 20
@@ -47,9 +52,11 @@ class Options:
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """Folder of the run."""
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")] = ()
-    """Names or patterns such as 'babyai/*', or gym:ID; none means those that the run was trained on."""
+    """Names or patterns such as 'babyai/*', gym:ID, 'vision/*' or 'text/*'; none means all that the run learnt."""
     episodes: int = 100
     """Episodes of each task."""
+    documents: int = 1000
+    """Most held-out documents of each dataset of pictures or text, such as vision/emoji."""
     seed: int = EVALUATION_SEED
     """First environment seed."""
     workers: Annotated[int | None, arg(metavar="N")] = None
@@ -76,30 +83,55 @@ def run(options: Options) -> None:
     """Plays the episodes and prints the scores, then films."""
     from gato_lite.envs.catalogue import find_tasks
     from gato_lite.run import read_run_config, run_folder
+    from gato_lite.train.scores import Scores, compare
 
     options = replace(options, run=run_folder(options.run))
     trained = [task.name for task in read_run_config(options.run).tasks]
-    tasks = find_tasks(options.tasks or _known_tasks(options.run, trained))
+    documents = _documents(options)
+    played_patterns = [name for name in options.tasks if not name.startswith(DOCUMENTS)]
+    if not options.tasks:
+        played_patterns = list(_known_tasks(options.run, trained, beside=bool(documents)))
+    tasks = find_tasks(played_patterns)
     names = [task.name for task in tasks]
     _check_outputs(options, tasks)
     _tell_unknown("the run", trained, names)
     prompts = _prompts(options, names)
     other = _other(options, names)
 
-    played = [scores := _evaluate(options, options.run, names, prompts)]
+    scores = _evaluate(options, options.run, names, prompts) if names else Scores(tasks={}, suites={})
+    played = [scores]
     if scores.prompted is not None:
         played.append(scores.prompted)
     if options.against is not None:
-        import msgspec
-
-        from gato_lite.train.scores import compare
-
         if other is None:
             played.append(other := _evaluate(options, run_folder(options.against), names))
         scores = msgspec.structs.replace(scores, against=compare(scores, other, str(options.run), str(options.against)))
+    if documents:
+        scores = msgspec.structs.replace(scores, documents=_answer(options, documents))
     _show(options, scores)
     _film(options, tasks, scores)
     _tell_failures(played)
+
+
+def _documents(options: Options) -> dict[str, Dataset]:
+    """The run's datasets of documents that are to be scored."""
+    from gato_lite.train.abilities import documents_of_run
+
+    patterns = [name for name in options.tasks if name.startswith(DOCUMENTS)]
+    return documents_of_run(options.run, patterns) if patterns or not options.tasks else {}
+
+
+def _answer(options: Options, documents: Mapping[str, Dataset]) -> dict[str, DocumentScore]:
+    """Scores of the newest checkpoint on held-out documents."""
+    from gato_lite.run import load
+    from gato_lite.train.abilities import score_documents
+
+    gato = load(options.run)
+    scores = {}
+    for name, dataset in documents.items():
+        with bar(f"answering {name}", "documents") as show:
+            scores[name] = score_documents(gato, dataset, n=options.documents, on_progress=show)
+    return scores
 
 
 def _evaluate(options: Options, run: Path, names: Sequence[str], prompts: Mapping[str, Path] | None = None) -> Scores:
@@ -236,8 +268,8 @@ def _command(options: Options) -> str:
     return shlex.join([*words, "--report", str(options.report)])
 
 
-def _known_tasks(run: Path, trained: Sequence[str]) -> Sequence[str]:
-    """Those of the run's tasks that can be made anew; says which cannot."""
+def _known_tasks(run: Path, trained: Sequence[str], *, beside: bool) -> Sequence[str]:
+    """Those of the run's tasks that can be made anew; says which cannot. `beside` says that there are documents too."""
     from gato_lite.envs.catalogue import find_tasks
 
     known, unknown = [], []
@@ -248,7 +280,7 @@ def _known_tasks(run: Path, trained: Sequence[str]) -> Sequence[str]:
             unknown.append(name)
         else:
             known.append(name)
-    if not known:
+    if not known and not beside:
         what = f"only tasks of your own ({', '.join(unknown)})" if unknown else "no environment"
         raise ValueError(f"{run}: trained on {what}; name what to play with --tasks, such as gym:CartPole-v1")
     if unknown:

@@ -1,0 +1,285 @@
+"""Held-out scores of what a model names, answers, translates and writes, beside what needs no understanding.
+
+Answers are generated greedily, after exactly what the documents show and say. Each ability has its standard metric:
+
+- caption, class, question, dialogue  exact match, apart from case and spaces at the ends
+- translation                          chrF, and BLEU beside it (sacrebleu)
+- text                                 bits per byte
+"""
+
+from __future__ import annotations
+
+import collections
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from gato_lite.envs.dataset import Dataset, Document
+from gato_lite.envs.format import Ability
+from gato_lite.exchange import Exchange
+from gato_lite.generate import generate
+from gato_lite.model import Gato
+from gato_lite.names import unknown_name
+from gato_lite.run import read_run_config
+from gato_lite.train.baselines import (
+    bits_per_byte_unigram,
+    bits_per_byte_xz,
+    caption_scores,
+    nearest_neighbour_captions,
+)
+from gato_lite.train.document_scores import Answer, DocumentScore
+from gato_lite.train.language import bits_per_byte
+from gato_lite.train.ngram import bits_per_byte_ngram
+from gato_lite.train.pictures import decode_picture
+from gato_lite.train.shelf import dataset_folder
+from gato_lite.train.statistics import interval, resampled_means
+from gato_lite.train.templates import ABILITIES
+
+BATCH: Final = 128
+"""Documents that share a forward."""
+MAX_TOKENS: Final = 128
+"""Pieces of the longest answer."""
+EXAMPLES: Final = 24
+"""Answers that are kept to be looked at."""
+NEIGHBOURS: Final = 20_000
+"""Training pictures that the nearest neighbour is looked for among; of more, that many are drawn."""
+
+OnProgress = Callable[[int, int], None]
+
+
+def ability_of(dataset: Dataset) -> Ability:
+    """What the documents of a dataset teach: what it says itself, or what its first document looks like."""
+    if dataset.info.ability is not None:
+        return dataset.info.ability
+    first = next(iter(dataset.read_documents()))
+    if first.image is not None:
+        return "question" if first.prompt else "caption"
+    return "dialogue" if first.prompt or first.before else "text"
+
+
+def score_name(dataset: Dataset) -> str:
+    """What the scores of a dataset are called: "vision/NAME" or "text/NAME"."""
+    seen = ability_of(dataset) in {"caption", "class", "question"}
+    return f"{'vision' if seen else 'text'}/{dataset.info.task}"
+
+
+def documents_of_run(run: Path, patterns: Sequence[str] = ()) -> dict[str, Dataset]:
+    """The datasets of documents that a run was trained on and that hold something out, by `score_name`.
+
+    Args:
+        run: its folder; datasets that are not where they were are left out.
+        patterns: names such as "vision/*"; none means all.
+
+    Raises:
+        ValueError: a pattern matches none of them.
+    """
+    found: dict[str, Dataset] = {}
+    for folder, _ in read_run_config(run).training.get("data", []):
+        try:
+            dataset = Dataset.open(dataset_folder(folder))
+        except (FileNotFoundError, ValueError):
+            continue
+        if dataset.info.kind == "documents" and dataset.read_documents("test"):
+            found[score_name(dataset)] = dataset
+    for pattern in patterns:
+        if not fnmatch.filter(found, pattern):
+            raise ValueError(unknown_name("dataset of documents that the run has", pattern, found))
+    chosen = {name for pattern in patterns for name in fnmatch.filter(found, pattern)} if patterns else set(found)
+    return {name: dataset for name, dataset in found.items() if name in chosen}
+
+
+def score_documents(
+    gato: Gato, dataset: Dataset, *, n: int = 1000, seed: int = 0, on_progress: OnProgress | None = None
+) -> DocumentScore:
+    """Scores a model on the held-out documents of a dataset.
+
+    Args:
+        gato: the model.
+        dataset: of documents.
+        n: most documents; of more, that many are drawn.
+        seed: of that draw.
+        on_progress: called with documents done and in all.
+
+    Raises:
+        ValueError: it holds nothing out.
+    """
+    test, train = dataset.read_documents("test"), dataset.read_documents("train")
+    if not test:
+        raise ValueError(f"{dataset.path}: expected documents in the test split, found none; import it with test_share")
+    generator = np.random.default_rng(seed)
+    if len(test) > n:
+        test = [test[index] for index in sorted(generator.choice(len(test), n, replace=False).tolist())]
+    ability = ability_of(dataset)
+    if ability == "text":
+        return _text(gato, train, test)
+    answers = _answers(gato, test, on_progress)
+    if ability == "translation":
+        return _translation(test, answers)
+    return _exact(gato, ability, train, test, answers, generator)
+
+
+def _answers(
+    gato: Gato, documents: Sequence[Document], on_progress: OnProgress | None = None, *, blind: bool = False
+) -> list[str]:
+    """What the model answers; `blind` leaves the pictures away. Prompts of like length share a forward."""
+    answers = [""] * len(documents)
+    order = sorted(range(len(documents)), key=lambda index: len(documents[index].prompt))
+    for start in range(0, len(order), BATCH):
+        some = [documents[index] for index in order[start : start + BATCH]]
+        written = generate(
+            gato,
+            [document.prompt for document in some],
+            [None if blind or document.image is None else decode_picture(document.image) for document in some],
+            before=[[_exchange(turn.image, turn.prompt, turn.text) for turn in document.before] for document in some],
+            max_tokens=MAX_TOKENS,
+        )
+        for index, text in zip(order[start : start + BATCH], written, strict=True):
+            answers[index] = text
+        if on_progress is not None:
+            on_progress(start + len(some), len(documents))
+    return answers
+
+
+def _exchange(image: bytes | None, prompt: str, text: str) -> Exchange:
+    return Exchange(image=None if image is None else decode_picture(image), prompt=prompt, text=text)
+
+
+def _exact(
+    gato: Gato,
+    ability: Ability,
+    train: Sequence[Document],
+    test: Sequence[Document],
+    answers: Sequence[str],
+    generator: np.random.Generator,
+) -> DocumentScore:
+    truth = [document.text for document in test]
+    right = _right(answers, truth)
+    low, high = interval(resampled_means(ability, right))
+    more: dict[str, float] = {}
+    if ability == "caption":
+        more = {"token F1": caption_scores(answers, truth).token_f1}
+        categories = {document.text: _category(document) for document in (*train, *test)}
+        if None not in categories.values():
+            named = [categories.get(answer.strip()) for answer in answers]
+            more["category"] = float(np.mean([a == _category(b) for a, b in zip(named, test, strict=True)]))
+    if ability == "question" and any(document.image is not None for document in test):
+        more["without the picture"] = float(_right(_answers(gato, test, blind=True), truth).mean())
+    return DocumentScore(
+        ability=ability,
+        metric=ABILITIES[ability],
+        mean=float(right.mean()),
+        low=low,
+        high=high,
+        n=len(test),
+        baselines=_baselines(train, test, truth, generator),
+        more=more,
+        groups=_groups(test, right),
+        examples=_examples(test, answers),
+    )
+
+
+def _right(answers: Sequence[str], truth: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([a.lower().strip() == b.lower().strip() for a, b in zip(answers, truth, strict=True)], np.float64)
+
+
+def _category(document: Document) -> str | None:
+    """The second part of a group such as "noto/Objects"."""
+    return document.group.partition("/")[2] or None if document.group else None
+
+
+def _baselines(
+    train: Sequence[Document], test: Sequence[Document], truth: Sequence[str], generator: np.random.Generator
+) -> dict[str, float]:
+    """The commonest answer, the commonest to the same prompt, and that of the most similar picture."""
+    overall = collections.Counter(document.text for document in train)
+    commonest = overall.most_common(1)[0][0] if overall else ""
+    found = {"commonest answer": float(_right([commonest] * len(test), truth).mean())}
+    if len({document.prompt for document in test}) > 2:
+        by_prompt: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        for document in train:
+            by_prompt[document.prompt][document.text] += 1
+        looked_up = [
+            by_prompt[document.prompt].most_common(1)[0][0] if document.prompt in by_prompt else commonest
+            for document in test
+        ]
+        found["commonest answer to the question"] = float(_right(looked_up, truth).mean())
+    elif all(document.image is not None for document in (*train[:1], *test)) and train:
+        right = []
+        for prompt in sorted({document.prompt for document in test}):
+            known = [document for document in train if document.prompt == prompt and document.image is not None]
+            asked = [document for document in test if document.prompt == prompt]
+            if len(known) > NEIGHBOURS:
+                known = [known[index] for index in generator.choice(len(known), NEIGHBOURS, replace=False)]
+            if known:
+                right.append(_right(nearest_neighbour_captions(known, asked), [document.text for document in asked]))
+        found["most similar picture"] = float(np.concatenate(right).mean()) if right else 0.0
+    return found
+
+
+def _groups(test: Sequence[Document], right: Iterable[float]) -> dict[str, tuple[float, int]]:
+    """The mean of each group, of each part of a group's name, and of each prompt where there are two."""
+    few = len({document.prompt for document in test}) == 2
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for document, value in zip(test, right, strict=True):
+        names = {document.group, *document.group.split("/")} if document.group else set()
+        names |= {f"asked {document.prompt!r}"} if few else set()
+        for name in sorted(names):
+            values[name].append(value)
+    return {name: (float(np.mean(found)), len(found)) for name, found in sorted(values.items())}
+
+
+def _translation(test: Sequence[Document], answers: Sequence[str]) -> DocumentScore:
+    from sacrebleu.metrics import BLEU, CHRF  # an extra
+
+    chrf, bleu = CHRF(), BLEU()
+
+    def scored(chosen: Sequence[int]) -> tuple[float, float]:
+        own, truth = [answers[i] for i in chosen], [test[i].text for i in chosen]
+        return chrf.corpus_score(own, [truth]).score, bleu.corpus_score(own, [truth]).score
+
+    groups: dict[str, tuple[float, int]] = {}
+    more: dict[str, float] = {}
+    for group in sorted({str(document.group) for document in test}):
+        chosen = [index for index, document in enumerate(test) if str(document.group) == group]
+        own, more[f"BLEU {group}"] = scored(chosen)
+        groups[group] = own, len(chosen)
+    mean, more["BLEU"] = scored(range(len(test)))
+    copied = [document.prompt.partition(": ")[2] for document in test]
+    return DocumentScore(
+        ability="translation",
+        metric=ABILITIES["translation"],
+        mean=mean,
+        n=len(test),
+        baselines={"the sentence itself": chrf.corpus_score(copied, [[document.text for document in test]]).score},
+        more=more,
+        groups=groups,
+        signatures={"chrF": str(chrf.get_signature()), "BLEU": str(bleu.get_signature())},
+        examples=_examples(test, answers),
+    )
+
+
+def _text(gato: Gato, train: Sequence[Document], test: Sequence[Document]) -> DocumentScore:
+    known, asked = ([document.text for document in documents] for documents in (train, test))
+    return DocumentScore(
+        ability="text",
+        metric=ABILITIES["text"],
+        mean=bits_per_byte(gato, asked),
+        n=len(test),
+        baselines={
+            "xz": bits_per_byte_xz(known, asked),
+            "byte 5-gram": bits_per_byte_ngram(known, asked),
+            "piece frequencies": bits_per_byte_unigram(known, asked, gato.vocabulary.text),
+        },
+    )
+
+
+def _examples(test: Sequence[Document], answers: Sequence[str]) -> list[Answer]:
+    """Some answers, evenly spread."""
+    places = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(int).tolist()
+    return [
+        Answer(image=test[i].image, prompt=test[i].prompt, answer=answers[i], truth=test[i].text, group=test[i].group)
+        for i in places
+    ]
