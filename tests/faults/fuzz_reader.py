@@ -25,6 +25,7 @@ from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.train.cli import _explain
 from gato_lite.train.folders import import_source
+from gato_lite.train.metrics import drop_lines_after
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.report_data import read_metrics
 from gato_lite.train.verify import verify
@@ -86,7 +87,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "run": read_run,
     "checkpoint": read_checkpoint,
     "text model": read_text_model,
-    "metrics": lambda path: json.dumps(read_metrics(path)),
+    "metrics": lambda path: [json.dumps(read_metrics(path)), drop_lines_after(path, 10**9)],
     "picture": decode_picture,
     "verify": read_verified,
     "import": read_documents,

@@ -15,6 +15,8 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -548,3 +550,33 @@ def test_import(n, name, tmp_path, reader):
         reader.read("import", folder)
 
     fuzz(BYTE_CHANGES | JSON_CHANGES if name == "captions.jsonl" else BYTE_CHANGES, n, check)
+
+
+@OFTEN
+@pytest.mark.parametrize("name", ["pictures.tar", "pictures.tar.gz", "pictures.zip", "pictures.parquet"])
+def test_import_of_an_archive(n, name, tmp_path, reader):
+    picture = encode_png(np.zeros((8, 8, 3), np.uint8))
+    members = {
+        f"{index}.{kind}": content for index in range(3) for kind, content in (("png", picture), ("txt", b"dot"))
+    }
+    source = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as file:
+            for member, content in members.items():
+                file.writestr(member, content)
+    elif name.endswith(".parquet"):
+        pq.write_table(pa.table({"image": [picture] * 3, "text": ["dot", "line", "ring"]}), source)
+    else:
+        with tarfile.open(source, "w:gz" if name.endswith("gz") else "w") as file:
+            for member, content in members.items():
+                header = tarfile.TarInfo(member)
+                header.size = len(content)
+                file.addfile(header, io.BytesIO(content))
+    data = source.read_bytes()
+    assert reader.read("import", source)["kind"] == "read"
+
+    def check(changes):
+        source.write_bytes(altered(data, changes))
+        reader.read("import", source)
+
+    fuzz(BYTE_CHANGES, n, check)
