@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from gato_lite.envs import catalogue, recording
+from gato_lite.envs.blocks import GivenUpError
 from gato_lite.envs.catalogue import Task
 from gato_lite.envs.dataset import Dataset, check
 from gato_lite.envs.experts import ExpertFailedError
@@ -195,6 +196,34 @@ def test_an_episode_below_the_least_return_is_left_out(tmp_path, monkeypatch):
     assert (recording.dataset.info.n_failed, recording.dataset.info.n_skipped) == (2, 2)
     assert recording.reasons == {"low return": 2}
     assert recording.examples == ("seed 0: the expert's return is 0, below 1",)
+
+
+def test_large_observations_make_small_parts(tmp_path, monkeypatch):
+    class Large(Counter):
+        observation_space = spaces.Box(0, 255, (100, 300, 3), np.uint8)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros((100, 300, 3), np.uint8), {}
+
+        def step(self, action):
+            self.n_steps += 1
+            return np.zeros((100, 300, 3), np.uint8), 1.0, self.n_steps == 2, False, {}
+
+    monkeypatch.setitem(catalogue.TASKS, "test/Large", Task(name="test/Large", make_env=lambda *_: Large()))
+    dataset = record_task("test/Large", 5, tmp_path)
+    assert [part.rows for part in dataset.info.parts] == [2, 2, 1]  # 64 MiB hold two episodes of 256 such pictures
+    assert dataset.read_part(1).seeds.tolist() == [1000, 1001]
+
+
+def test_what_cannot_be_made_is_said_with_its_reason(tmp_path, monkeypatch):
+    def lost(env):
+        raise FileNotFoundError("no weights")
+
+    task = Task(name="test/Lost", make_env=lambda *_: Counter(), expert=lost)
+    monkeypatch.setitem(catalogue.TASKS, task.name, task)
+    with pytest.raises(GivenUpError, match="test/Lost: cannot be made: FileNotFoundError: no weights"):
+        record_task(task.name, 5, tmp_path)
 
 
 def test_a_bad_value_names_task_seed_key_and_step(tmp_path, picky):
