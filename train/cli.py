@@ -161,6 +161,10 @@ def _dispatch(args: list[str]) -> int:
     if name in _GROUPS:
         print(_listing(tuple(full for full in COMMANDS if full.startswith(f"{name} ")), name))
         return DONE if rest else WRONG_INPUT
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # in which MKL ends the process without an exception
+        raise FileNotFoundError("the current folder was deleted: cd to one that is there") from None
     module = importlib.import_module(f"gato_lite.train.commands.{COMMANDS[name].module}")
     options = _read(name, module.Options, module.EXAMPLE, rest)
     if options is None:

@@ -1,11 +1,12 @@
 """What this machine brings to a run, and what is wrong with it: versions, extras, device, threads, speed, disk.
 
 Nothing is changed and nothing is fetched. The peak is a matrix product timed for a third of a second: a training step
-reaches about half of it.
+reaches about half of it. torch is imported late and may fail to: that is told too.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -18,10 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from packaging.requirements import Requirement
 
 from gato_lite import __version__
+from gato_lite.train.console import one_line
+from gato_lite.train.cores import usable_cores
 
 _PACKAGE: Final = "gato_lite"
 _HIDDEN_EXTRAS: Final = {"dev", "test"}
@@ -37,6 +39,14 @@ class Extra:
     """What stands in the brackets of `gato_lite[…]`."""
     missing: tuple[str, ...]
     """Requirements that are not met, with what is there instead."""
+
+    mismatched: tuple[str, ...] = ()
+    """Those of them for which another version is installed."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is installed, but in versions that do not fit."""
+        return bool(self.mismatched) and self.mismatched == self.missing
 
     @property
     def command(self) -> str:
@@ -56,10 +66,11 @@ class Diagnosis:
     """What training takes if not told otherwise."""
     n_cores: int
     """Processor cores that this process may use."""
-    n_threads: int
-    """Threads of one torch operation."""
-    matmul_gflops: float
-    """Billion floating-point operations a second in a matrix product: float32 on a processor, bfloat16 on a GPU."""
+    n_threads: int | None
+    """Threads of one torch operation; None where torch cannot be imported."""
+    matmul_gflops: float | None
+    """Billion floating-point operations a second in a matrix product: float32 on a processor, bfloat16 on a GPU; None
+    where torch cannot be imported."""
     memory_bytes: int | None
     """Main memory that is free, where the system says."""
     disk_bytes: int
@@ -80,29 +91,32 @@ def diagnose(folder: Path | str = ".", *, seconds: float = 0.3) -> Diagnosis:
         folder: Where runs would be written.
         seconds: Time to spend on the matrix product.
     """
-    device = _device()
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = usable_cores()
     memory = _free_memory()
     disk = shutil.disk_usage(_existing(Path(folder))).free
+    extras = _extras()
+    torch_problem = _torch_problem()
     problems = [f"{problem}: pip install -U '{_PACKAGE}'" for problem in _unmet(_requirements(None))]
     if _installed(_PACKAGE) is None:
         problems.append(f"{_PACKAGE} is imported but not installed, so its extras are unknown: pip install -e .")
-    if torch.get_num_threads() > n_cores:
-        problems.append(
-            f"torch uses {torch.get_num_threads()} threads on {n_cores} cores, which slows it down: set OMP_NUM_THREADS"
-        )
+    problems += [f"extra {each.name}: {'; '.join(each.missing)}: {each.command}" for each in extras if each.broken]
+    if torch_problem is not None:
+        problems.append(torch_problem)
+    n_threads = None if torch_problem else _torch_threads()
+    problems += _thread_problems(n_threads, n_cores)
     if disk < _LOW_DISK:
         problems.append(f"{Path(folder).resolve()}: {disk / 1e9:.1f} GB free, a run and its data want 2 GB: free some")
     if memory is not None and memory < _LOW_MEMORY:
         problems.append(f"{memory / 1e9:.1f} GB of memory free, training wants 2 GB: close other programs")
     problems += _unwritable(folder)
+    device = "unknown" if torch_problem else _device()
     return Diagnosis(
         versions=_versions(),
-        extras=_extras(),
+        extras=extras,
         device=device,
         n_cores=n_cores,
-        n_threads=torch.get_num_threads(),
-        matmul_gflops=_matmul_gflops(torch.device(device.split(" ")[0]), seconds),
+        n_threads=n_threads,
+        matmul_gflops=None if torch_problem else _matmul_gflops(device.split(" ")[0], seconds),
         memory_bytes=memory,
         disk_bytes=disk,
         problems=tuple(problems),
@@ -111,15 +125,17 @@ def diagnose(folder: Path | str = ".", *, seconds: float = 0.3) -> Diagnosis:
 
 def render(diagnosis: Diagnosis) -> str:
     """The diagnosis as text for a person."""
-    missing = [extra for extra in diagnosis.extras if extra.missing]
+    missing = [extra for extra in diagnosis.extras if extra.missing and not extra.broken]
     installed = [extra.name for extra in diagnosis.extras if not extra.missing]
     memory = "" if diagnosis.memory_bytes is None else f", {diagnosis.memory_bytes / 1e9:.1f} GB of memory free"
+    speed = "unknown" if diagnosis.matmul_gflops is None else f"{diagnosis.matmul_gflops:.0f} GFLOP/s"
+    threads = "threads unknown" if diagnosis.n_threads is None else f"{diagnosis.n_threads} threads"
     width = max((len(extra.name) for extra in missing), default=0)
     return "\n".join(
         [
             "versions  " + ", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()),
-            f"device    {diagnosis.device}, {diagnosis.n_cores} cores, {diagnosis.n_threads} threads{memory}",
-            f"speed     {diagnosis.matmul_gflops:.0f} GFLOP/s in a matrix product",
+            f"device    {diagnosis.device}, {diagnosis.n_cores} cores, {threads}{memory}",
+            f"speed     {speed} in a matrix product",
             f"disk      {diagnosis.disk_bytes / 1e9:.1f} GB free",
             f"extras    {', '.join(installed) or 'none installed'}",
             *(f"          {extra.name:{width}}  not installed: {extra.command}" for extra in missing),
@@ -139,7 +155,12 @@ def _extras() -> tuple[Extra, ...]:
     if _installed(_PACKAGE) is None:
         return ()
     names = set(metadata.metadata(_PACKAGE).get_all("Provides-Extra") or []) - _HIDDEN_EXTRAS
-    return tuple(Extra(name=name, missing=tuple(_unmet(_requirements(name)))) for name in sorted(names))
+    found = []
+    for name in sorted(names):
+        missing = _unmet(_requirements(name))
+        mismatched = tuple(each for each in missing if not each.endswith(", found none"))
+        found.append(Extra(name=name, missing=tuple(missing), mismatched=mismatched))
+    return tuple(found)
 
 
 def _requirements(extra: str | None, package: str = _PACKAGE) -> list[Requirement]:
@@ -175,7 +196,38 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def _torch_problem() -> str | None:
+    """Why torch cannot be imported, or None."""
+    try:
+        importlib.import_module("torch")
+    except Exception as error:  # noqa: BLE001  (a broken package may raise anything)
+        return f"torch cannot be imported ({one_line(str(error))}): pip install --force-reinstall torch"
+    return None
+
+
+def _torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _thread_problems(n_threads: int | None, n_cores: int) -> list[str]:
+    problems = []
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked and not (asked.isdecimal() and int(asked)):
+        problems.append(f"OMP_NUM_THREADS is '{asked}', no number of threads, and ignored: set it, or unset it")
+    elif asked and int(asked) > n_cores:
+        problems.append(f"OMP_NUM_THREADS={asked} is more than the {n_cores} cores: set OMP_NUM_THREADS={n_cores}")
+    if n_threads is not None and n_threads > n_cores:
+        problems.append(
+            f"torch uses {n_threads} threads on {n_cores} cores, which slows it down: set OMP_NUM_THREADS={n_cores}"
+        )
+    return problems
+
+
 def _device() -> str:
+    import torch
+
     if torch.cuda.is_available():
         return f"cuda ({torch.cuda.get_device_name()})"
     return f"cpu ({_processor()})"
@@ -196,9 +248,11 @@ def _free_memory() -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def _matmul_gflops(device: torch.device, seconds: float) -> float:
+def _matmul_gflops(device: str, seconds: float) -> float:
     """The best of several products of square matrices, so that other programs count less."""
-    on_gpu = device.type == "cuda"
+    import torch
+
+    on_gpu = device == "cuda"
     size = 8192 if on_gpu else 1024
     left = torch.ones(size, size, device=device, dtype=torch.bfloat16 if on_gpu else torch.float32)
     product = left @ left
@@ -223,10 +277,14 @@ def _existing(folder: Path) -> Path:
 def _unwritable(folder: Path | str) -> list[str]:
     """Problems with writing where runs and temporary files go."""
     problems = []
+    asked = os.environ.get("TMPDIR")
+    if asked and not Path(asked).is_dir():
+        problems.append(f"TMPDIR is '{asked}', which is no folder, and passed over: make it, or unset it")
     for place in dict.fromkeys((_existing(Path(folder)), Path(tempfile.gettempdir()).resolve())):
         try:
-            with tempfile.TemporaryFile(dir=place):
-                pass
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(bytes(2**16))
+                file.flush()
         except OSError as error:
             problems.append(f"{place}: cannot be written to ({error.strerror}): give another folder or TMPDIR")
     return problems

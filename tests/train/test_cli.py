@@ -506,3 +506,10 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     command = f"{sys.executable} -m gato_lite.train.cli data info text --json | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_folder_that_was_deleted(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the current folder was deleted: cd to one that is there" in refused(capsys, "tasks")

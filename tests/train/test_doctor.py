@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import namedtuple
 from importlib import metadata
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 from gato_lite.train import doctor
+from gato_lite.train.cores import usable_cores
 from gato_lite.train.doctor import diagnose, render
 
 
@@ -57,7 +61,10 @@ def test_extras_say_what_is_missing(requirements) -> None:
 def test_a_core_dependency_that_is_too_old_is_a_problem(requirements, tmp_path: Path) -> None:
     requirements["gato_lite"][0] = "numpy>=9"
     diagnosis = diagnose(tmp_path, seconds=0)
-    assert diagnosis.problems == ("expected numpy>=9, found 2.1: pip install -U 'gato_lite'",)
+    assert diagnosis.problems == (
+        "expected numpy>=9, found 2.1: pip install -U 'gato_lite'",
+        "extra babyai: expected minigrid>=3.2, found 3.1: pip install 'gato_lite[babyai]'",
+    )
     assert diagnosis.versions["numpy"] == "2.1"
 
 
@@ -101,4 +108,53 @@ def test_problems_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_extra_that_is_missing_is_shown_with_its_command(requirements, tmp_path: Path) -> None:
-    assert "babyai  not installed: pip install 'gato_lite[babyai]'" in render(diagnose(tmp_path, seconds=0))
+    text = render(diagnose(tmp_path, seconds=0))
+    assert "video  not installed: pip install 'gato_lite[video]'" in text
+    assert "babyai  not installed" not in text
+
+
+def told(tmp_path: Path, **settings: str) -> str:
+    """What the command says in another process with such settings."""
+    path = f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent.parent}"
+    environ = {**os.environ, "PYTHONPATH": path, **settings}
+    program = [sys.executable, "-m", "gato_lite.train.cli", "doctor"]
+    found = subprocess.run(program, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True)
+    return found.stdout
+
+
+def install(folder: Path, name: str, version: str) -> None:
+    metadata_folder = folder / f"{name}-{version}.dist-info"
+    metadata_folder.mkdir()
+    (metadata_folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_broken_settings(tmp_path: Path) -> None:
+    install(tmp_path, "metaworld", "3.1.1")
+    install(tmp_path, "mujoco", "4.0.0")
+    cores = usable_cores()
+    text = told(tmp_path, OMP_NUM_THREADS=str(cores + 2), TMPDIR="/nowhere")
+    for problem in (
+        "extra robotics: expected mujoco==3.3.0, found 4.0.0: pip install 'gato_lite[robotics]'",
+        f"OMP_NUM_THREADS={cores + 2} is more than the {cores} cores: set OMP_NUM_THREADS={cores}",
+        "TMPDIR is '/nowhere', which is no folder, and passed over: make it, or unset it",
+    ):
+        assert f"problem   {problem}\n" in text
+    assert "robotics  not installed" not in text
+
+
+def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so: cannot open\\nshared object file')\n")
+    text = told(tmp_path, OMP_NUM_THREADS="two")
+    assert "problem   torch cannot be imported (libcudart.so: cannot open shared object file): pip install" in text
+    assert "problem   OMP_NUM_THREADS is 'two', no number of threads, and ignored: set it, or unset it" in text
+    assert "device    unknown, " in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device on this system")
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write into the folder meets the error of a full disk, from the system itself."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))  # noqa: SIM115
+    found = diagnose(tmp_path, seconds=0).problems
+    assert (
+        f"{tmp_path.resolve()}: cannot be written to (No space left on device): give another folder or TMPDIR" in found
+    )
