@@ -128,7 +128,7 @@ class Dataset:
     def lengths(self) -> Int64[np.ndarray, " E"]:
         """Timesteps of every episode, in the order of the parts."""
         self._control_spaces()
-        runs = [read_lengths(self.path / part.file) for part in self.info.parts]
+        runs = [read_lengths(self.path / part.file, sha256=part.sha256) for part in self.info.parts]
         return np.concatenate([np.zeros(0, np.int64), *runs])
 
     def read_documents(self, split: str | None = None) -> list[Document]:

@@ -241,9 +241,9 @@ def read_episodes(
         raise DatasetError(f"{path}: {error}") from error
 
 
-def read_lengths(path: Path) -> Int64[np.ndarray, " E"]:
-    """Timesteps of each episode of one part, without reading anything else of it."""
-    return _scalars(path, read_table(path, ["length"]), "length", pa.int64())
+def read_lengths(path: Path, *, sha256: str | None = None) -> Int64[np.ndarray, " E"]:
+    """Timesteps of each episode of one part; `sha256` is the digest of the whole file, where it is known."""
+    return _scalars(path, read_table(path, ["length"], sha256=sha256), "length", pa.int64())
 
 
 def read_document_rows(path: Path, *, sha256: str | None = None) -> list[Document]:

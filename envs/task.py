@@ -38,6 +38,12 @@ PACKAGES: Final = tuple("ale-py box2d dm-control gymnasium metaworld minigrid mu
 _NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)+|gym:\S+")
 
 
+def imported_module(name: str) -> str | None:
+    """The module that making `gym:MODULE:ID` imports, which runs its code; None where a name has none."""
+    kind, _, rest = name.partition(":")
+    return rest.rpartition(":")[0] or None if kind == "gym" else None
+
+
 class MakeEnv(Protocol):
     """Makes a task's environment."""
 

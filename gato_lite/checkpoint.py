@@ -221,8 +221,11 @@ def set_aside_after(run: Path | str, step: int) -> list[Path]:
     folder = Path(run) / FOLDER
     moved = []
     for later in [other for other in list_checkpoints(run) if other > step]:
-        names = (f"aside_step_{later}{number}" for number in ("", *(f"_{n}" for n in itertools.count(2))))
-        target = next(folder / name for name in names if not (folder / name).exists())
+        target = folder / f"aside_step_{later}"
+        for number in itertools.count(2):  # it may have been gone back from before
+            if not target.exists():
+                break
+            target = folder / f"aside_step_{later}_{number}"
         moved.append((folder / f"step_{later}").rename(target))
     if moved:
         _sync(folder)

@@ -56,7 +56,8 @@ class FolderLock:
     def __enter__(self) -> Self:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(_ATTEMPTS):
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link might lead anywhere
+            descriptor = os.open(self.file, flags, 0o644)
             try:
                 if self._take(descriptor):
                     self._descriptor = descriptor

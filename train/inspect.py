@@ -296,12 +296,18 @@ def _task_stream(task: TaskFormat, vocabulary: Vocabulary) -> TokenStream:
 def _first_observation(task: str, space: AnySpace) -> tuple[Any, str]:  # Any: a member of the space
     """What a new episode shows, or a random member of the space where the environment cannot be made here."""
     from gato_lite.envs.catalogue import find_tasks
+    from gato_lite.envs.task import imported_module
 
     try:
+        if imported_module(task) is not None:  # a file may not choose what is imported
+            raise ValueError(task)
         env = find_tasks([task])[0].make(True)
     except (ValueError, ImportError):
         space.seed(0)
-        return space.sample(), "random members of its spaces (the environment is not installed)"
+        return (
+            space.sample(),
+            "random members of its spaces (the environment is not installed, or would import a module)",
+        )
     observation, _ = env.reset(seed=EVALUATION_SEED)
     env.close()
     return observation, "first timestep of a new episode, with a random action"

@@ -271,17 +271,26 @@ def _command(options: Options) -> str:
 def _known_tasks(run: Path, trained: Sequence[str], *, beside: bool) -> Sequence[str]:
     """Those of the run's tasks that can be made anew; says which cannot. `beside` says that there are documents too."""
     from gato_lite.envs.catalogue import find_tasks
+    from gato_lite.envs.task import imported_module
 
-    known, unknown = [], []
+    known, unknown, importing = [], [], []
     for name in trained:
+        if imported_module(name) is not None:  # a file may not choose what is imported; the user may
+            importing.append(name)
+            continue
         try:
             find_tasks([name])
         except ValueError:
             unknown.append(name)
         else:
             known.append(name)
+    if importing:
+        print_note(
+            f"left out, since making them imports a module: {', '.join(importing)}; name with --tasks what to play"
+        )
     if not known and not beside:
-        what = f"only tasks of your own ({', '.join(unknown)})" if unknown else "no environment"
+        own = [*unknown, *importing]
+        what = f"only tasks of your own ({', '.join(own)})" if own else "no environment"
         raise ValueError(f"{run}: trained on {what}; name what to play with --tasks, such as gym:CartPole-v1")
     if unknown:
         print_note(f"left out, since they are not in the catalogue: {', '.join(unknown)}; gato_lite.Policy plays them")
