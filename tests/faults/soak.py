@@ -337,6 +337,7 @@ def main() -> None:
         os.nice(max(15 - os.nice(0), 0))
         os.environ["OMP_NUM_THREADS"] = "1"
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes it started are ended
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs behind ignore Ctrl-C
         soak(options.out.resolve(), options.hours, options.seed)
     print(report(options.out))
 
