@@ -220,6 +220,7 @@ def main() -> None:
     kept = {**policies(options.out), options.name: found}
     with replacing(options.out) as temporary:
         temporary.write_bytes(msgspec.json.encode(kept) + b"\n")
+    policies.cache_clear()
     print(f"{options.name}: {found.score:.1f} after {found.iterations} iterations, in {options.out}")
 
 

@@ -23,12 +23,11 @@ NAMES: Final = tuple(
     dog-fetch finger-spin finger-turn_easy finger-turn_hard fish-upright fish-swim hopper-stand hopper-hop
     humanoid-stand humanoid-walk humanoid-run humanoid-run_pure_state humanoid_CMU-stand humanoid_CMU-walk
     humanoid_CMU-run lqr-lqr_2_1 lqr-lqr_6_2 manipulator-bring_ball manipulator-bring_peg manipulator-insert_ball
-    manipulator-insert_peg pendulum-swingup point_mass-easy point_mass-hard quadruped-walk quadruped-run
-    quadruped-escape quadruped-fetch reacher-easy reacher-hard stacker-stack_2 stacker-stack_4 swimmer-swimmer6
-    swimmer-swimmer15 walker-stand walker-walk walker-run
+    manipulator-insert_peg pendulum-swingup point_mass-easy point_mass-hard reacher-easy reacher-hard stacker-stack_2
+    stacker-stack_4 swimmer-swimmer6 swimmer-swimmer15 walker-stand walker-walk walker-run
     """.split()
 )
-"""All of the suite."""
+"""All of the suite but quadruped's four, which dm-control 1.0.28 makes with a function that NumPy 2.4 has not."""
 
 
 def control(name: str) -> Callable[[bool, str | None], AnyEnv]:

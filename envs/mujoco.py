@@ -1,4 +1,6 @@
-"""Gymnasium's MuJoCo tasks: balancing by linear-quadratic regulation, reaching by inverse kinematics."""
+"""Gymnasium's MuJoCo tasks: balancing by linear-quadratic regulation, reaching by inverse kinematics, and moving along
+by linear policies that a random search has found (`ars.py`, weights in `ars.json`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from gato_lite.envs.ars import linear_policy
 from gato_lite.envs.classic import gymnasium_task
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
 from gato_lite.envs.task import Task
@@ -103,4 +106,6 @@ TASKS: Final = (
     _task("InvertedPendulum", regulator(), "Balance the pole on the rail."),
     _task("InvertedDoublePendulum", regulator(), "Balance both poles on the rail."),
     _task("Reacher", reacher, "Touch the target with the fingertip."),
+    _task("Swimmer", linear_policy("Swimmer"), "Swim ahead."),
+    _task("HalfCheetah", linear_policy("HalfCheetah"), "Run ahead on two legs."),
 )
