@@ -232,7 +232,8 @@ def _groups(test: Sequence[Document], right: Iterable[float]) -> dict[str, tuple
 
 
 def _translation(test: Sequence[Document], answers: Sequence[str]) -> DocumentScore:
-    from sacrebleu.metrics import BLEU, CHRF  # an extra
+    from sacrebleu.metrics.bleu import BLEU  # an extra
+    from sacrebleu.metrics.chrf import CHRF
 
     chrf, bleu = CHRF(), BLEU()
 

@@ -124,7 +124,7 @@ def test_unknown_names_give_the_closest(capsys, tmp_path):
     out = tmp_path / "run"
     assert (
         refused(capsys, "train", "quik", "--out", out)
-        == "Unknown recipe 'quik'. Did you mean quick? Known: demo, quick"
+        == "Unknown recipe 'quik'. Did you mean quick? Known: captions, demo, pictures, quick, words"
     )
     message = refused(capsys, "train", "quick", "--out", out, "--preset", "lite-2m")
     assert message.startswith("Unknown preset 'lite-2m'. Did you mean lite-20m, ")
@@ -352,7 +352,11 @@ def test_a_run_is_not_overwritten_but_resumed(capsys, run, tmp_path):
     assert "--resume" in refused(capsys, "train", "quick", *arguments, "--steps", 4)
     assert told(capsys, "train", "quick", *arguments, "--steps", 4, "--resume")[0] == 0
     assert (run / "checkpoints" / "step_4").is_dir()
-    assert "trained on no environment; name what to play" in refused(capsys, "eval", run)
+    code, out, _ = told(capsys, "eval", run)
+    assert (code, "text/poems" in out, "bits per byte" in out) == (0, True, True)
+    assert "Unknown dataset of documents that the run has 'vision/x'" in refused(
+        capsys, "eval", run, "--tasks", "vision/x"
+    )
 
 
 def test_pictures_of_ones_own(capsys, tmp_path):
