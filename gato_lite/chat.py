@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
+from gato_lite.limits import check_max_tokens, check_size
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
 from gato_lite.writing import Writer
@@ -48,17 +49,17 @@ class Chat:
         Args:
             prompt: what is said.
             image: (H, W, 1 to 4) uint8 picture before it.
-            max_tokens: most pieces of the answer, at least 1.
+            max_tokens: most pieces of the answer, in 1..`MOST_TOKENS`.
             stop: texts before whose first occurrence the answer ends.
             on_text: called with each new stretch of the answer as it is written.
 
         Raises:
             ValueError: an argument is out of range, or the turn alone fills the context.
         """
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+        check_max_tokens(max_tokens)
         config = self._gato.config
         said = Exchange(image=image, prompt=prompt)
+        check_size(self._gato, [said])
         # After an answer comes `end`, which is also what a document of text begins with.
         turns = [Exchange(), said] if self.turns else [said]
         tokens, _ = lay_out_exchanges(turns, self._gato.vocabulary, config.patch_size)

@@ -11,8 +11,10 @@ from typing import overload
 import numpy as np
 import torch
 
+from gato_lite import limits
 from gato_lite.choices import log_likelihoods
 from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
+from gato_lite.limits import check_max_tokens, check_size
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
 from gato_lite.writing import Writer
@@ -53,11 +55,12 @@ def generate(
 
     Args:
         gato: the model.
-        prompt: text to continue, or a list of them, which share every forward; "" with a picture asks for a caption.
+        prompt: text to continue, or a list of them, of which as many share every forward as `CACHE_TOKENS` tokens of
+            cache allow; "" with a picture asks for a caption.
         image: (H, W, 1 to 4) uint8 picture before the text; for a list of prompts a list.
         before: earlier exchanges, such as examples with their answers; for a list of prompts one run for all or a list.
         choices: answers to choose from; the likeliest is returned and nothing else is written.
-        max_tokens: most pieces to write, at least 1.
+        max_tokens: most pieces to write, in 1..`MOST_TOKENS`.
         temperature: 0 takes the likeliest piece; above 0 pieces are drawn.
         top_p: draws come from the fewest pieces whose probabilities sum to it.
         seed: of the draws.
@@ -68,10 +71,9 @@ def generate(
         The text that follows the prompt, without the prompt; a list for a list.
 
     Raises:
-        ValueError: an argument is out of range, or a prompt fills the whole context.
+        ValueError: an argument is out of range, or a prompt fills the whole context: none is ever cut.
     """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    check_max_tokens(max_tokens)
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
         raise ValueError("stop must be one or more characters, got ''")
@@ -79,6 +81,8 @@ def generate(
     asked = _exchanges([prompt] if isinstance(prompt, str) else list(prompt), image, before)
     if not asked:
         return []
+    for turns in asked:
+        check_size(gato, turns)
     if choices is not None:
         likeliest = log_likelihoods(gato, asked, choices).argmax(1).tolist()
         chosen = [choices[index] for index in likeliest]
@@ -91,10 +95,14 @@ def generate(
                 "answer; shorten the text or shrink the picture"
             )
     longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
-    writer = Writer(gato, len(documents), longest)
-    hidden = writer.read(range(len(documents)), documents)
     sampler = Sampler(temperature, seed, top_p)
-    texts = writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
+    n_row = max(1, limits.CACHE_TOKENS // longest)
+    texts: list[str] = []
+    for start in range(0, len(documents), n_row):
+        some = documents[start : start + n_row]
+        writer = Writer(gato, len(some), longest)
+        hidden = writer.read(range(len(some)), some)
+        texts += writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
     return texts[0] if single else texts
 
 

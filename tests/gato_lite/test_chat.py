@@ -51,7 +51,7 @@ def test_a_turn_without_room(make: Callable[..., Gato]) -> None:
     chat = Chat(make(context_length=16))
     with pytest.raises(ValueError, match="but the context holds 16 with the answer"):
         chat.say("boat " * 30)
-    with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_tokens must be in 1..16384, got 0"):
         chat.say("x", max_tokens=0)
     assert chat.turns == []
     assert chat.say("x", max_tokens=2) == generate(make(context_length=16), "x", max_tokens=2)

@@ -134,7 +134,7 @@ def test_a_prompt_that_fills_the_context(make: Callable[..., Gato]) -> None:
 
 
 def test_arguments_that_do_not_fit(gato: Gato) -> None:
-    with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_tokens must be in 1..16384, got 0"):
         generate(gato, "a", max_tokens=0)
     with pytest.raises(ValueError, match="expected a picture .or None. for each prompt, got 2 prompts, 1 pictures"):
         generate(gato, ["a", "b"], [picture(4, 4)])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import msgspec
 from tyro.conf import Positional, UseAppendAction, arg
@@ -26,6 +26,8 @@ echo '{"prompt": "The king"}' | gato-lite prompt runs/words --requests - --max-t
 
 SHIPPED_SIZE: Final = 32
 """Side in pixels of the shipped pictures."""
+MOST_CHARACTERS: Final = 1_000_000
+"""Of a line that is read; far more than a context holds."""
 BATCH: Final = 64
 """Requests that share a forward."""
 
@@ -166,14 +168,25 @@ def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture], how: dic
 def _lines(greeting: str) -> Iterator[str]:
     """Lines of standard input that say something; a terminal is greeted before each."""
     is_terminal = sys.stdin.isatty()
-    while True:
-        if is_terminal:
-            _write(greeting)
-        line = sys.stdin.readline()
-        if not line:
-            return
+    if is_terminal:
+        _write(greeting)
+    for line in _bounded(sys.stdin, "standard input"):
         if line.strip():
             yield line.strip()
+        if is_terminal:
+            _write(greeting)
+
+
+def _bounded(stream: TextIO, name: str) -> Iterator[str]:
+    """The lines of a stream, none of which may exhaust the memory."""
+    number = 0
+    while line := stream.readline(MOST_CHARACTERS + 1):
+        number += 1
+        if len(line) > MOST_CHARACTERS:
+            raise ValueError(
+                f"{name}, line {number}: expected at most {MOST_CHARACTERS:,} characters, got more; shorten it"
+            )
+        yield line
 
 
 def _answer(options: Options, gato: Gato, see: Callable[[Path], Picture], how: dict[str, Any]) -> None:
@@ -200,9 +213,15 @@ def _answer(options: Options, gato: Gato, see: Callable[[Path], Picture], how: d
 
 
 def _requests(file: Path | None) -> Iterator[Request]:
-    name = "standard input" if str(file) == "-" else str(file)
-    lines = sys.stdin if file is None or str(file) == "-" else file.read_text("utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    if file is None or str(file) == "-":
+        yield from _read_requests(sys.stdin, "standard input")
+    else:
+        with file.open(encoding="utf-8") as stream:
+            yield from _read_requests(stream, str(file))
+
+
+def _read_requests(stream: TextIO, name: str) -> Iterator[Request]:
+    for number, line in enumerate(_bounded(stream, name), 1):
         if line.strip():
             try:
                 request = msgspec.json.decode(line, type=Request)
