@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import pickle
 import signal
 import socket
 import struct
@@ -21,9 +22,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +39,8 @@ MOST_RESTARTS: Final = 5
 """Times in a row that the process may end while no environment is being called."""
 _NOTE: Final = struct.Struct("qqd")
 """Slot (-1: none), call and time.monotonic() of its beginning."""
-_Packed = tuple[Answer, tuple[Json, Json] | None]
-"""An answer, and at an episode's beginning its spaces."""
+_Packed = tuple[Any, ...]  # Any: the reason of a `Broken`, or the fields of a `Seen`
+_Asked = Begin | Replay | tuple[Any]  # Any: an action
 _CHILD: Final = "import sys; from gato_lite.envs.hosted import serve; serve(*map(int, sys.argv[1:]))"
 
 
@@ -100,7 +100,7 @@ class HostedStage:
                 del waiting[slot]
             if not waiting:
                 break
-            asked = {slot: self._possible(slot, turn) for slot, turn in waiting.items()}
+            asked = {slot: self._asked(slot, turn) for slot, turn in waiting.items()}
             try:
                 answers = self._exchange(asked)
             except _LostError as lost:
@@ -110,8 +110,7 @@ class HostedStage:
                     del waiting[lost.slot]
                 continue
             self._n_restarts = 0
-            for slot, (answer, stored) in answers.items():
-                found[slot] = self._received(slot, answer, stored)
+            found.update({slot: self._received(slot, packed) for slot, packed in answers.items()})
             break
         return {slot: found[slot] for slot in turns}
 
@@ -126,17 +125,17 @@ class HostedStage:
 
     # -- asking
 
-    def _possible(self, slot: int, turn: Turn) -> Turn:
-        """The turn, with all that came before it where the process has lost that."""
+    def _asked(self, slot: int, turn: Turn) -> _Asked:
+        """The turn, or its action alone, with all that came before it where the process has lost that."""
+        if isinstance(turn, Step) and slot in self._present:
+            return (turn.action,)
         log = self._logs[slot]
-        if slot in self._present or isinstance(turn, Begin):
-            return turn
-        return Replay(begin=log.begin, actions=log.actions, total_reward=log.total_reward)
+        return turn if isinstance(turn, Begin) else Replay(log.begin, log.actions, log.total_reward)
 
-    def _exchange(self, turns: Mapping[int, Turn]) -> dict[int, _Packed]:
+    def _exchange(self, turns: Mapping[int, _Asked]) -> dict[int, _Packed]:
         self._write_note(-1, 0)
         try:
-            self._connection.send(turns)
+            self._connection.send_bytes(pickle.dumps(turns))
             while not self._connection.poll(min(1.0, self._limit_s / 4)):
                 slot, call, since = _NOTE.unpack(self._note[:])
                 limit_s = START_LIMIT_S if slot < 0 else self._limit_s
@@ -150,22 +149,26 @@ class HostedStage:
             raise _LostError(slot, call, f"ended its process ({self._ending()})") from None
         return answers
 
-    def _received(self, slot: int, answer: Answer, stored: tuple[Json, Json] | None) -> Answer:
-        """Notes what an episode needs to be played again; gives its beginning its spaces."""
-        if isinstance(answer, Broken):
+    def _received(self, slot: int, packed: _Packed) -> Answer:
+        """Notes what an episode needs to be played again."""
+        if len(packed) == 1:
             self._present.discard(slot)
-            return answer
+            return Broken(why=packed[0])
+        observation, action_mask, reward, terminated, truncated, success, stored = packed
         self._present.add(slot)
         log = self._logs[slot]
-        log.total_reward += answer.reward
-        self._n_ended[log.begin.task] += answer.terminated or answer.truncated
-        if stored is None:
-            return answer
-        known = self._spaces.get(log.begin.task)
+        spaces = None if stored is None else self._read_spaces(log.begin.task, stored)
+        log.total_reward += reward
+        if terminated or truncated:
+            self._n_ended[log.begin.task] += 1
+        return Seen(observation, action_mask, reward, terminated, truncated, success, spaces)
+
+    def _read_spaces(self, task: str, stored: tuple[Json, Json]) -> tuple[AnySpace, AnySpace]:
+        known = self._spaces.get(task)
         if known is None or known[0] != stored:
             known = stored, (space_from_json(stored[0]), space_from_json(stored[1]))
-            self._spaces[log.begin.task] = known
-        return replace(answer, spaces=known[1])
+            self._spaces[task] = known
+        return known[1]
 
     def _blame(self, lost: _LostError) -> Broken:
         log = self._logs[lost.slot]
@@ -260,24 +263,43 @@ def serve(connection_file: int, note_file: int) -> None:
         names, evaluation = connection.recv()
         stage = Stage({task.name: task for task in find_tasks(names)}, evaluation, write)
         while True:
-            turns: dict[int, Turn] = connection.recv()
-            answers = stage.take(turns)
+            asked: dict[int, _Asked] = connection.recv()
+            answers = stage.take(
+                {slot: Step(*turn) if isinstance(turn, tuple) else turn for slot, turn in asked.items()}
+            )
             write(-1, 0)
-            connection.send({slot: _packed(answer) for slot, answer in answers.items()})
+            connection.send_bytes(_message(answers))
     stage.close()
 
 
-def _packed(answer: Answer) -> _Packed:
-    """The answer without its spaces, and these as JSON: the spaces of some environments cannot be sent."""
+def _message(answers: Mapping[int, Answer]) -> bytes:
+    """All answers; in place of one that cannot be sent, what is wrong with it."""
     try:
-        stored = None
-        if isinstance(answer, Seen) and answer.spaces is not None:
-            stored = space_to_json(answer.spaces[0]), space_to_json(answer.spaces[1])
-            answer = replace(answer, spaces=None)
-        ForkingPickler.dumps(answer)
+        return pickle.dumps({slot: _packed(answer) for slot, answer in answers.items()})
     except Exception as error:  # noqa: BLE001 - whatever an environment's own classes raise
-        return Broken(why=f"answered with what cannot be sent: {told(error)}"), None
-    return answer, stored
+        if len(answers) == 1:
+            broken: Answer = Broken(why=f"answered with what cannot be sent: {told(error)}")
+            return pickle.dumps(dict.fromkeys(answers, _packed(broken)))
+    parts = [pickle.loads(_message({slot: answer})) for slot, answer in answers.items()]  # noqa: S301 - made just here
+    return pickle.dumps({slot: packed for part in parts for slot, packed in part.items()})
+
+
+def _packed(answer: Answer) -> _Packed:
+    """An answer as what is quick to send; spaces as JSON, since some of an environment's own cannot be sent."""
+    if isinstance(answer, Broken):
+        return (answer.why,)
+    stored = None
+    if answer.spaces is not None:
+        stored = space_to_json(answer.spaces[0]), space_to_json(answer.spaces[1])
+    return (
+        answer.observation,
+        answer.action_mask,
+        answer.reward,
+        answer.terminated,
+        answer.truncated,
+        answer.success,
+        stored,
+    )
 
 
 def _die_with_parent() -> None:

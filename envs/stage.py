@@ -34,14 +34,14 @@ class Begin:
     """Whether the slot's environment so far is not to be used again."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class Step:
     """Take an action."""
 
     action: Any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class Replay:
     """Begin an episode that was lost, and take its actions again."""
 
@@ -55,7 +55,7 @@ class Replay:
 Turn = Begin | Step | Replay
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class Seen:
     """What an environment answered."""
 
