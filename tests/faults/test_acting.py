@@ -17,16 +17,20 @@ from gymnasium import spaces
 
 from gato_lite.checkpoint import save_checkpoint
 from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.envs import task as task_module
 from gato_lite.envs.catalogue import Task, find_tasks
+from gato_lite.envs.format import Score
 from gato_lite.envs.hosted import MOST_LOST, HostedStage
-from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.envs.stage import Begin, Broken, Seen, Stage, Step
+from gato_lite.envs.task import Measured
 from gato_lite.inputs import ObservationError
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.run import RunConfig, task_format, write_run
 from gato_lite.train import rollout
 from gato_lite.train.cli import main
+from gato_lite.train.evaluate import evaluator
 from gato_lite.train.players import play_in_processes
 from gato_lite.train.rollout import Outcome, jobs_of, play
 
@@ -243,6 +247,20 @@ def test_an_evaluation_lists_its_failed_episodes_and_exits_with_1(
     assert [(scores["tasks"][name]["episodes"], scores["tasks"][name]["failed"]) for name in names] == [(3, 1), (4, 0)]
     assert f"failed: {names[0]}, seed {EVALUATION_SEED + 2}: {why}" in told
     assert "gato-lite: error: 1 of 8 episodes failed in their environments; the scores are of the others" in told
+
+
+def test_evaluation_during_training_goes_on(
+    gato: Gato, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [task("Exits").name, task("Talks").name]
+    ends = (Score(mean=mean, std=0.0, success=None, episodes=100, length=8.0) for mean in (0.0, 16.0))
+    known = Measured(random=next(ends), expert=next(ends))
+    monkeypatch.setattr(task_module, "references", lambda _path: dict.fromkeys(names, known))
+    monkeypatch.setenv("GATO_LITE_BAD_SEED", str(VALIDATION_SEED + 1))
+    assert evaluator(find_tasks(names), episodes=3)(gato) == {"gym": 0.5}
+    told = capfd.readouterr().err
+    why = "step 4 ended its process (exit code 7)"
+    assert f"failed while evaluating: {names[0]}, seed {VALIDATION_SEED + 1}: {why}" in told
 
 
 @pytest.mark.long
