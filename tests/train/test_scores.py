@@ -111,13 +111,13 @@ def test_a_failed_episode_is_in_no_mean_and_is_listed() -> None:
     assert msgspec.json.decode(msgspec.json.encode(scores), type=type(scores)) == scores
 
 
-def played(success: list[bool], failed: tuple[int, ...] = ()) -> Scores:
-    """FrozenLake, from seed 10 on."""
+def played(success: list[bool], failed: tuple[int, ...] = (), first: int = 10) -> Scores:
+    """FrozenLake, from seed `first` on."""
     (task,) = tasks("toy/FrozenLake")
     found = [
         Outcome(
             task=task.name,
-            seed=10 + index,
+            seed=first + index,
             total_reward=float(reached),
             length=5,
             success=reached,
@@ -125,7 +125,7 @@ def played(success: list[bool], failed: tuple[int, ...] = ()) -> Scores:
         )
         for index, reached in enumerate(success)
     ]
-    return summarise([task], found, 10)
+    return summarise([task], found, first)
 
 
 @pytest.mark.usefixtures("scale")
@@ -210,6 +210,8 @@ def test_only_episodes_that_both_played_are_compared() -> None:
     found = compare(one, other, "A", "B")
     assert found.tasks["toy/FrozenLake"].pairs == 1
     assert found.tasks["toy/FrozenLake"].difference == pytest.approx(1 / 0.6)
+    later = compare(one, played([True, True, True, True, False], first=12), "A", "B").tasks["toy/FrozenLake"]
+    assert (later.pairs, later.difference) == (2, 0.0), "seeds 12 and 13, whatever their places"
     taxi = summarise(tasks("toy/Taxi"), outcomes("toy/Taxi", [3.0]), 10)
     nothing = compare(one, taxi, "A", "B")
     assert (nothing.tasks, nothing.overall, nothing.unpaired) == ({}, None, ["toy/FrozenLake", "toy/Taxi"])
