@@ -205,7 +205,7 @@ def _baselines(
             by_prompt[document.prompt].most_common(1)[0][0] if document.prompt in by_prompt else commonest
             for document in test
         ]
-        found["commonest answer to the question"] = float(_right(looked_up, truth).mean())
+        found["question alone"] = float(_right(looked_up, truth).mean())
     elif all(document.image is not None for document in (*train[:1], *test)) and train:
         right = []
         for prompt in sorted({document.prompt for document in test}):

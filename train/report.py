@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from gato_lite.train.report_curves import curve_section
 from gato_lite.train.report_data import ReportData, mean
+from gato_lite.train.report_documents import DOES, abilities, document_section, is_share, rivals, shown
 from gato_lite.train.report_scores import comparison_section, published_section, score_section
 from gato_lite.train.report_sections import (
     film_section,
@@ -127,6 +128,10 @@ def _sections(data: ReportData) -> list[Section]:
             f"xz after reading the training text {xz}. Less is better."
         )
         found.append(Section("text", "Text it continues", about, text_section(data.text)))
+    for name, score in data.scores.documents.items():
+        told, content = document_section(name, score)
+        does = DOES[score.ability]
+        found.append(Section(name.replace("/", "-"), f"{does[0].upper()}{does[1:]}: {name}", told, content))
     curves = curve_section(data.metrics)
     found.append(Section("curves", "How it learned", "One run, one model, everything at once.", curves))
     if data.streams:
@@ -172,6 +177,7 @@ def _headline(data: ReportData, links: str) -> str:
     does = [f"plays {n_task} tasks"] if n_task else []
     does += ["names pictures"] if data.captions is not None else []
     does += ["writes"] if data.text is not None else []
+    does += [what for what in abilities(data.scores.documents) if what not in does]
     title = "One set of weights " + (", ".join(does[:-1]) + " and " + does[-1] if len(does) > 1 else "".join(does))
     where = f" on {data.machine}" if data.total_minutes is not None else ""  # trained and evaluated by one command
     trained = f", trained for {number(data.training_minutes, 1)} minutes{where}" if data.training_minutes else ""
@@ -205,6 +211,10 @@ def _cards(data: ReportData) -> list[str]:
         rows = [("model", data.babyai_success, percent(data.babyai_success), True)]
         rows += [(n, v, percent(v), False) for n, v in (("expert", expert), ("random", random)) if v is not None]
         cards.append(_card("BabyAI levels solved", percent(data.babyai_success), f"{len(levels)} kinds", versus(rows)))
+    for name, found in data.scores.documents.items():
+        unit = f"of {found.n:,}" if is_share(found) else ""
+        label = f"{name.partition('/')[2]}: {found.metric}"
+        cards.append(_card(label, shown(found, found.mean), unit, versus(rivals(found, most=2))))
     if data.captions is not None:
         exact, baseline = data.captions.exact, data.captions.baseline_exact
         rows = [("model", exact, percent(exact), True), ("most similar", baseline, percent(baseline), False)]

@@ -95,20 +95,28 @@ def _in_short(name: str, score: TaskScore | None) -> str:
 
 def picture_section(score: CaptionScore) -> str:
     """Pictures with the model's caption; right and wrong differ in sign and words."""
-    figures = []
-    for example in score.examples:
-        is_right = example.caption.strip().lower() == example.truth.strip().lower()
-        said = escape(example.caption.strip()) or "<em>nothing</em>"
-        truth = "" if is_right else f'<span class="truth">is: {escape(example.truth)}</span>'
-        style = f'<span class="style">{escape(example.style)} style</span>' if example.style else ""
-        verdict, sign = ("right", "✓") if is_right else ("wrong", "✗")
-        mark = f'<span class="mark" aria-hidden="true">{sign}</span><span class="hidden">{verdict}: </span>'
-        source = data_uri("image/png", example.image)
-        figures.append(
-            f'<figure class="picture {verdict}"><img src="{source}" alt="{escape(example.truth)}"><figcaption>'
-            f'<span class="line">{mark}<span class="said">{said}</span></span>{truth}{style}</figcaption></figure>'
+    figures = [
+        answered_picture(
+            example.image, example.caption, example.truth, f"{example.style} style" if example.style else None
         )
+        for example in score.examples
+    ]
     return f'<div class="pictures">{"".join(figures)}</div>'
+
+
+def answered_picture(image: bytes, answer: str, truth: str, note: str | None) -> str:
+    """One picture with what the model says of it, a sign for right or wrong, and a note."""
+    is_right = answer.strip().lower() == truth.strip().lower()
+    said = escape(answer.strip()) or "<em>nothing</em>"
+    meant = "" if is_right else f'<span class="truth">is: {escape(truth)}</span>'
+    small = f'<span class="style">{escape(note)}</span>' if note else ""
+    verdict, sign = ("right", "✓") if is_right else ("wrong", "✗")
+    mark = f'<span class="mark" aria-hidden="true">{sign}</span><span class="hidden">{verdict}: </span>'
+    source = data_uri("image/png", image)
+    return (
+        f'<figure class="picture {verdict}"><img src="{source}" alt="{escape(truth)}"><figcaption>'
+        f'<span class="line">{mark}<span class="said">{said}</span></span>{meant}{small}</figcaption></figure>'
+    )
 
 
 def text_section(score: TextScore) -> str:

@@ -66,7 +66,7 @@ def test_questions(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     score = score_documents(gato, write_documents(tmp_path / "q", [*train, *test], name="q", ability="question"))
     assert score.mean == 0.5
     assert 0.0 <= (score.low or 0.0) <= 0.5 <= (score.high or 0.0) <= 1.0
-    assert score.baselines == {"commonest answer": 0.5, "commonest answer to the question": 0.75}
+    assert score.baselines == {"commonest answer": 0.5, "question alone": 0.75}
     assert score.more == {"without the picture": 0.0}
     assert [example.truth for example in score.examples] == ["red", "blue", "no", "red"]
 
