@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 SOKOBAN, TAXI = "sokoban/Sokoban7x7", "toy/Taxi"
 
 ODD = """
-import itertools, os, pathlib, sys, time
+import itertools, multiprocessing, os, pathlib, sys, time
 import gymnasium as gym
 import numpy as np
 
@@ -33,6 +33,8 @@ class Odd(gym.Env):
     observation_space, action_space = gym.spaces.Discrete(9), gym.spaces.Discrete(2)
 
     def __init__(self, kind, seeds=(3,), render_mode=None):
+        if kind == "ends_workers" and multiprocessing.parent_process() is not None:
+            os._exit(9)
         self.kind, self.seeds = kind, seeds
 
     def reset(self, *, seed=None, options=None):
@@ -62,6 +64,7 @@ class Odd(gym.Env):
 
 for kind in ("raises", "exits", "dies", "waits", "counts_in_c", "swallows"):
     gym.register(f"Odd-{kind}-v0", entry_point=Odd, kwargs={"kind": kind}, disable_env_checker=True)
+gym.register("Odd-ends_workers-v0", entry_point=Odd, kwargs={"kind": "ends_workers"}, disable_env_checker=True)
 gym.register("Odd-always-v0", entry_point=Odd, kwargs={"kind": "raises", "seeds": range(10**6)})
 gym.register("Odd-mortal-v0", entry_point=Odd, kwargs={"kind": "dies", "seeds": range(10**6)})
 """
@@ -265,3 +268,10 @@ def test_a_task_that_ends_every_worker_is_given_up(tmp_path, odd, monkeypatch):
     )
     with pytest.raises(GivenUpError, match=message):
         record_task(odd("mortal"), 5, tmp_path / "out", workers=1)
+
+
+@pytest.mark.long
+def test_an_environment_that_ends_every_worker_as_it_is_made_is_given_up(tmp_path, odd):
+    message = r"Odd-ends_workers-v0: its workers died 3 times outside an episode, the last by exit code 9"
+    with pytest.raises(GivenUpError, match=message):
+        record_task(odd("ends_workers"), 5, tmp_path / "out", workers=1)
