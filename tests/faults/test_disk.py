@@ -21,6 +21,7 @@ import pytest
 import gato_lite
 from gato_lite.checkpoint import list_checkpoints
 from gato_lite.envs.dataset import Dataset, DatasetError, Document, write_documents
+from gato_lite.train import cli
 from gato_lite.train.films import film_name
 from gato_lite.train.loop import Length
 from gato_lite.train.settings import TrainConfig
@@ -218,6 +219,21 @@ def test_a_tasks_name_leads_nowhere(data: Path, train: Callable[..., str | None]
     assert train(data) is None
     assert {entry.name for entry in tmp_path.parent.iterdir()} == before
     assert Path(film_name("../../../up")).name == film_name("../../../up")
+
+
+def test_a_run_cannot_choose_what_is_imported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bomb.py").write_text(f"import os; os.mkdir({str(tmp_path / 'exploded')!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    edit(run / "config.json", lambda stored: stored["tasks"][0].update(name="gym:bomb:Steps-v0"))
+    assert cli.main(["inspect", str(run)]) == cli.DONE
+    assert cli.main(["eval", str(run)]) == cli.WRONG_INPUT
+    told = capsys.readouterr().err
+    assert "left out, since making them imports a module: gym:bomb:Steps-v0; name with --tasks what to play" in told
+    assert not (tmp_path / "exploded").exists()
+    cli.main(["eval", str(run), "--tasks", "gym:bomb:Steps-v0", "--episodes", "1"])  # what the user names is imported
+    assert (tmp_path / "exploded").exists()
 
 
 def test_a_lock_that_is_a_link_is_not_followed(data: Path, tmp_path: Path) -> None:
