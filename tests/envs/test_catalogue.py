@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -119,6 +120,12 @@ def test_the_catalogue_is_large_enough():
     assert Counter(task.suite for task in TASKS.values()) >= Counter(babyai=89, metaworld=50, atari=104, dm=47)
     assert sum(len(suite.TASKS) for suite in catalogue.SUITES) == len(TASKS), "two tasks have one name"
     assert all(name == task.name for name, task in TASKS.items())
+
+
+def test_the_page_counts_as_the_catalogue_does():
+    page = (Path(__file__).parent.parent.parent / "docs" / "tasks.md").read_text("utf-8")
+    told = {suite: int(count) for suite, count in re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)}
+    assert told == Counter(task.suite for task in TASKS.values())
 
 
 def test_no_suite_is_imported_before_an_environment_is_made():
