@@ -108,4 +108,5 @@ TASKS: Final = (
     _task("Reacher", reacher, "Touch the target with the fingertip."),
     _task("Swimmer", linear_policy("Swimmer"), "Swim ahead."),
     _task("HalfCheetah", linear_policy("HalfCheetah"), "Run ahead on two legs."),
+    _task("Pusher", linear_policy("Pusher"), "Push the cylinder onto the target."),
 )
