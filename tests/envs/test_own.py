@@ -96,5 +96,5 @@ def test_every_command_takes_it(mine):
     assert "mine/Tilt" in run("tasks", "--suite", "mine")
     run("record", "mine/Tilt", "--episodes", "20", "--out", "data", "--workers", "2")
     run("train", "quick", "--data", "data", "--out", "run", "--steps", "5")
-    assert "mine/Tilt" in run("eval", "run", "--episodes", "4", "--workers", "2")
+    assert "mine/Tilt" in run("eval", "run", "--episodes", "4", "--workers", "2", "--json", "-")
     assert "mine/Tilt" in run("inspect", "run", "--tasks", "mine/Tilt")
