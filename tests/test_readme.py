@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +67,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
+def questions(cache: Path) -> None:
+    """A package in the cache as if brought by hand, with a few of its questions: no test needs a network."""
+    drawn = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(drawn, "PNG")
+    asked = json.dumps([["what color is the shape?", "red", 0], ["is it blue?", "no", 0]])
+    (cache / "pip").mkdir(parents=True)
+    with zipfile.ZipFile(cache / "pip" / "easy_vqa-1.0-py3-none-any.whl", "w") as archive:
+        for split in ("train", "test"):
+            archive.writestr(f"easy_vqa/data/{split}/images/0.png", drawn.getvalue())
+            archive.writestr(f"easy_vqa/data/{split}/questions.json", asked)
+
+
 def call(line: str) -> None:
     program, *words = shlex.split(line)
     assert program == "gato-lite"
@@ -84,6 +99,9 @@ def test_the_demo_takes_no_option() -> None:
 
 def test_what_it_shows_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello.\n"))
+    questions(folder / "cache" / "gato_lite")
     n_run = 0
     for language, block in BLOCKS:
         if language == "python":
