@@ -234,7 +234,7 @@ def test_a_run_that_is_told_to_stop_saves(
 def test_an_evaluation_is_left_when_told_to_stop(
     number: int, code: int, commands: Commands, data: Path, tmp_path: Path
 ) -> None:
-    """An untrained agent plays eight episodes of 500 steps after each step; none of them is waited for."""
+    """An untrained agent plays 200 episodes of 500 steps after each step; none of them is waited for."""
     run = tmp_path / "run"
     pid = commands.start(tmp_path / "log", training(run, data, STEPS, recipe="fault-score"))
     wait_until(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) == 1, pid)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from gato_lite.checkpoint import list_checkpoints, load_checkpoint
-from gato_lite.config import PRESETS, GatoConfig
+from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Dataset, write_documents
 from gato_lite.envs.dataset import Document as Stored
 from gato_lite.envs.record import record_tasks
@@ -34,10 +34,16 @@ from gato_lite.train.settings import TrainConfig
 from gato_lite.train.sources import Source
 from gato_lite.train.training import make_mixture, weighted_sources
 
-PRESETS["fault-state"] = GatoConfig(n_layer=1, n_head=2, d_model=16, d_ff=32, d_encoder=8)
-CONFIG = TrainConfig(
-    preset="fault-state", context_length=48, tokens_per_step=256, warmup_steps=5, log_every=1, optimiser="muon"
-)
+
+class Tiny(TrainConfig):
+    """Trains the smallest of models, without a preset that other tests would see."""
+
+    def model(self, vocab_size: int) -> GatoConfig:
+        shape = GatoConfig(n_layer=1, n_head=2, d_model=16, d_ff=32, d_encoder=8)
+        return replace(shape, context_length=self.context_length, vocab_size=vocab_size)
+
+
+CONFIG = Tiny(context_length=48, tokens_per_step=256, warmup_steps=5, log_every=1, optimiser="muon")
 
 
 @pytest.fixture(autouse=True)
