@@ -22,6 +22,7 @@ Linux alone. One thread each, at low priority, so that it can run beside other w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -322,7 +323,12 @@ def soak(out: Path, hours: float, seed: int) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for place, _, files in os.walk(folder):  # passes over folders that go while it looks
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                size += (Path(place) / file).stat().st_size
+    return size
 
 
 def main() -> None:
