@@ -302,6 +302,8 @@ class Trainer:
         self.gato.eval()
         scores: dict[str, float] | None = None
         with signals.at_once():
+            if signals.received:  # in the step before
+                raise Interrupted(signals.received)
             scores = evaluate(self.gato)
         if scores is not None:
             self._note(journal, "score_by_suite", scores)
