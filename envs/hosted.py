@@ -261,15 +261,14 @@ def serve(connection_file: int, note_file: int) -> None:
 
     with contextlib.suppress(EOFError, ConnectionError):
         names, evaluation = connection.recv()
-        stage = Stage({task.name: task for task in find_tasks(names)}, evaluation, write)
-        while True:
-            asked: dict[int, _Asked] = connection.recv()
-            answers = stage.take(
-                {slot: Step(*turn) if isinstance(turn, tuple) else turn for slot, turn in asked.items()}
-            )
-            write(-1, 0)
-            connection.send_bytes(_message(answers))
-    stage.close()
+        with contextlib.closing(Stage({task.name: task for task in find_tasks(names)}, evaluation, write)) as stage:
+            while True:
+                asked: dict[int, _Asked] = connection.recv()
+                answers = stage.take(
+                    {slot: Step(*turn) if isinstance(turn, tuple) else turn for slot, turn in asked.items()}
+                )
+                write(-1, 0)
+                connection.send_bytes(_message(answers))
 
 
 def _message(answers: Mapping[int, Answer]) -> bytes:
