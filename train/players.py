@@ -139,5 +139,7 @@ def _play_share(share: Sequence[Job], setting: _Setting, results: Connection) ->
         by_name = {task.name: task for task in find_tasks(dict.fromkeys(name for name, _ in share))}
         jobs = [(by_name[name], seed) for name, seed in share]
         _play(jobs, setting, results.send)
+    except ConnectionError:
+        return  # whoever wanted the results has been killed
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
         results.send(f"{type(error).__name__}: {error}")
