@@ -19,6 +19,8 @@ import numpy.typing as npt
 WIDTH: Final = 440
 """Of a chart in its own units; the page scales it."""
 HEIGHT: Final = 220
+SMALL: Final = (150, 46)
+"""Width and height of a chart without axes."""
 MAX_POINTS: Final = 160
 """Points of a line; longer ones are averaged down."""
 
@@ -159,15 +161,28 @@ def _told(lines: Sequence[Series]) -> str:
 
 def _small(line: Series) -> str:
     """A chart without axes; the number is the last value."""
-    width, height = 150, 46
+    width, height = SMALL
     y = _smooth(line.y, 0.6)
     high = float(y.max()) * 1.05 or 1.0
     x = (line.x - line.x[0]) / max(float(np.ptp(line.x)), 1e-9) * width
     points = [f"{a:.1f},{height - 2 - (height - 6) * b / high:.1f}" for a, b in zip(x, y, strict=True)]
     told = escape(f"{line.name}: loss from {line.y[0]:.3g} to {line.y[-1]:.3g}")
+    return small_chart(line.name, f"{y[-1]:.2f}", told, points)
+
+
+def small_chart(name: str, number: str, told: str, points: Sequence[str]) -> str:
+    """A line over its area in `SMALL` units.
+
+    Args:
+        name: above it; of "SUITE/TASK" the task is shown.
+        number: beside the name.
+        told: what it shows, in words, as HTML.
+        points: "x,y" from left to right.
+    """
+    width, height = SMALL
     return (
-        f'<figure class="chart"><figcaption><b title="{escape(line.name)}">{escape(line.name.split("/")[-1])}</b>'
-        f"<span>{y[-1]:.2f}</span></figcaption>"
+        f'<figure class="chart"><figcaption><b title="{escape(name)}">{escape(name.rpartition("/")[2])}</b>'
+        f"<span>{number}</span></figcaption>"
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{told}">'
         f'<polygon class="area" points="0,{height} {" ".join(points)} {width},{height}"/>'
         f'<polyline class="line" points="{" ".join(points)}"/></svg></figure>'

@@ -10,7 +10,7 @@ import numpy as np
 
 from gato_lite.envs.catalogue import suite_of
 from gato_lite.train.published import GATO_SOURCE, JAT_SOURCE, PUBLISHED, Published, plain_name
-from gato_lite.train.report_curves import ticks
+from gato_lite.train.report_curves import SMALL, small_chart, ticks
 from gato_lite.train.report_sections import number, percent, short, versus
 from gato_lite.train.scores import Comparison, Difference, Scores, SuiteScore, TaskScore, resampled_scores
 from gato_lite.train.statistics import interquartile_mean, interval, share_above
@@ -217,16 +217,10 @@ def _curve(line: Sequence[float], band: Sequence[tuple[float, float]], n_task: i
 
 
 def _small_curve(suite: str, line: Sequence[float], n_task: int) -> str:
-    width, height = 150, 46
+    width, height = SMALL
     points = [f"{width * x:.1f},{height - 2 - (height - 6) * y:.1f}" for x, y in zip(THRESHOLDS, line, strict=True)]
     told = escape(f"{suite}: {line[50]:.0%} of the tasks reach 50 %, {line[90]:.0%} reach 90 %")
-    return (
-        f'<figure class="chart"><figcaption><b>{escape(suite)}</b>'
-        f"<span>{round(line[50] * n_task)}/{n_task}</span></figcaption>"
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{told}">'
-        f'<polygon class="area" points="0,{height} {" ".join(points)} {width},{height}"/>'
-        f'<polyline class="line" points="{" ".join(points)}"/></svg></figure>'
-    )
+    return small_chart(suite, f"{round(line[50] * n_task)}/{n_task}", told, points)
 
 
 def _figure(title: str, unit: str, svg: str) -> str:
