@@ -86,14 +86,19 @@ def evaluate_run(
     return scores
 
 
-def evaluator(tasks: Sequence[Task], episodes: int = 8) -> Callable[[Gato], dict[str, float]]:
+def evaluator(tasks: Sequence[Task], episodes: int = 8, n_of_suite: int = 10) -> Callable[[Gato], dict[str, float]]:
     """A quick look at a model in training: the mean normalised score of each suite.
 
     Args:
         tasks: of the catalogue; those without references are left out.
         episodes: of each task, on seeds that neither data nor a final evaluation has.
+        n_of_suite: most tasks of a suite that are played, taken at equal distances.
     """
-    scored = [task for task in tasks if task.random is not None and task.expert_score is not None]
+    suites: dict[str, list[Task]] = {}
+    for task in tasks:
+        if task.reference is not None:
+            suites.setdefault(task.suite, []).append(task)
+    scored = [task for suite in suites.values() for task in suite[:: -(-len(suite) // n_of_suite)]]
 
     def evaluate(gato: Gato) -> dict[str, float]:
         outcomes = play(gato, jobs_of(scored, episodes, VALIDATION_SEED), n_slot=SLOTS, limit_s=TIME_LIMIT_S)

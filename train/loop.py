@@ -40,6 +40,8 @@ MAX_SKIPPED: Final = 5
 """Non-finite steps in a row after which a run stops."""
 MAX_REFUSED: Final = 3
 """Checkpoints in a row that the disk refused after which a run stops."""
+EVALUATION_SHARE: Final = 0.05
+"""Most of the time that evaluations in between may take, after the first."""
 RETRY_S: Final = 2.0
 """Seconds before the last checkpoint of a run is tried again."""
 
@@ -106,7 +108,7 @@ class Trainer:
         ranks: Ranks = ALONE,
     ) -> None:
         self._evaluate = evaluate
-        self._ranks = ranks
+        self.ranks = ranks
         self.gato = gato
         self.mixture = mixture
         self.run = run
@@ -164,14 +166,14 @@ class Trainer:
 
     def _forget_after(self, step: int) -> None:
         """Puts what is known of later steps, which will be taken again, out of the way."""
-        if self._ranks.is_first:
+        if self.ranks.is_first:
             set_aside_after(self.run, step)
             drop_lines_after(self.run, step)
 
     def save(self) -> None:
         """Writes a checkpoint of now, unless there is one."""
         now = (self.step, len(self.skipped))
-        if self._saved == now or not self._ranks.is_first:
+        if self._saved == now or not self.ranks.is_first:
             return
         save_checkpoint(
             self.run,
@@ -202,18 +204,21 @@ class Trainer:
             Interrupted: SIGTERM or Ctrl-C came; the run is saved.
         """
         self.gato.train()
-        last_saved = last_evaluated = time.monotonic()
+        last_saved = time.monotonic()
+        next_evaluation = last_saved + self.config.evaluate_every_s
         meter = Meter.restored([source.name for source in self.mixture.sources], self._meter_state)
-        journal = Journal(self.run, self.step, silent=not self._ranks.is_first)
+        journal = Journal(self.run, self.step, silent=not self.ranks.is_first)
         with Signals() as signals, self._gradient, Prefetch(self._part, self.step) as parts:
             while not self._ends(until, signals):
                 meter = self._step(parts, meter, journal)
                 if time.monotonic() - last_saved > self.config.checkpoint_every_s:
                     self._try_to_save()
                     last_saved = time.monotonic()
-                if self._evaluate and time.monotonic() - last_evaluated > self.config.evaluate_every_s:
+                if self._evaluate and time.monotonic() > next_evaluation:
+                    start = time.monotonic()
                     self._score(self._evaluate, journal, signals)
-                    last_evaluated = time.monotonic()
+                    took = time.monotonic() - start
+                    next_evaluation = start + took + max(self.config.evaluate_every_s, took / EVALUATION_SHARE)
             while not self._try_to_save():
                 time.sleep(RETRY_S)
         if signals.received:
@@ -221,7 +226,7 @@ class Trainer:
 
     def note(self, key: str, values: dict[str, float]) -> None:
         """Writes a line of something else than losses to the metrics, and to TensorBoard."""
-        self._note(Journal(self.run, self.step, silent=not self._ranks.is_first), key, values)
+        self._note(Journal(self.run, self.step, silent=not self.ranks.is_first), key, values)
 
     def _note(self, journal: Journal, key: str, values: dict[str, float]) -> None:
         rounded = {name: round(value, 5) for name, value in values.items()}
@@ -233,12 +238,12 @@ class Trainer:
         return {"step": self.step, "elapsed_s": round(self.elapsed_s, 3), "progress": round(self.done, 5)}
 
     def _part(self, step: int) -> Part:
-        return self.mixture.part(step, self._gradient.n_shard, self._ranks)
+        return self.mixture.part(step, self._gradient.n_shard, self.ranks)
 
     def _ends(self, until: float, signals: Signals) -> bool:
         """Whether the steps end here, on all ranks alike: by the first one's clock, or by a signal to any."""
-        clock = self.elapsed_s if self._ranks.is_first else 0.0
-        self.elapsed_s, number = self._ranks.largest([clock, float(signals.received or 0)])
+        clock = self.elapsed_s if self.ranks.is_first else 0.0
+        self.elapsed_s, number = self.ranks.largest([clock, float(signals.received or 0)])
         if number and signals.received is None:
             signals.received = int(number)
         return self.done >= until or bool(number)
@@ -263,7 +268,7 @@ class Trainer:
             self._skip(part.step, journal)
         else:
             flops = sum(step_flops(self.gato, shard) for shard in part.shards)
-            meter.add(losses, part.n_tokens, flops, seconds, self._ranks)
+            meter.add(losses, part.n_tokens, flops, seconds, self.ranks)
         if meter.tokens and (self.step % self.config.log_every == 0 or self.done >= 1.0):
             self._log(meter, journal)
             meter = Meter(meter.sources)
@@ -296,7 +301,7 @@ class Trainer:
 
     def _score(self, evaluate: Callable[[Gato], dict[str, float]], journal: Journal, signals: Signals) -> None:
         """Scores the model on the first rank, while the others wait; a signal ends it without a score."""
-        if not self._ranks.is_first:
+        if not self.ranks.is_first:
             return
         start = time.perf_counter()
         self.gato.eval()

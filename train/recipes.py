@@ -1,4 +1,4 @@
-"""Recipes: functions that return how to train, and what one may expect of it."""
+"""Recipes: how to train. What they train on is a plan (`plans.py`), or data of your own."""
 
 from __future__ import annotations
 
@@ -51,12 +51,50 @@ def words() -> TrainConfig:
     return TrainConfig(preset="lite-5m", optimiser="muon")
 
 
+def babyai() -> TrainConfig:
+    """All 89 levels of BabyAI, whose experts it records.
+
+    gato-lite train babyai --out runs/babyai --minutes 60
+    """
+    return TrainConfig(preset="lite-1m", optimiser="muon")
+
+
+def metaworld() -> TrainConfig:
+    """All 50 tasks of Meta-World, whose experts it records and asks.
+
+    gato-lite train metaworld --out runs/metaworld --minutes 60
+    """
+    return TrainConfig(preset="lite-1m", optimiser="muon", tokens_per_step=4096)
+
+
+def control() -> TrainConfig:
+    """Classic control, toy text, Box2D and MuJoCo, whose experts it records and asks.
+
+    gato-lite train control --out runs/control --minutes 20
+    """
+    return TrainConfig(preset="lite-1m", optimiser="muon")
+
+
+def generalist() -> TrainConfig:
+    """Every task that has an expert, emoji names and English text with one set of weights.
+
+    gato-lite train generalist --out runs/generalist --minutes 60
+    """
+    return TrainConfig(
+        preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True, tokens_per_step=4096
+    )
+
+
 RECIPES: Final[dict[str, Callable[[], TrainConfig]]] = {
     "quick": quick,
     "demo": demo,
     "pictures": pictures,
     "captions": captions,
     "words": words,
+    "babyai": babyai,
+    "metaworld": metaworld,
+    "control": control,
+    "generalist": generalist,
 }
 
 

@@ -113,7 +113,7 @@ def relabel(
         out: folder for the datasets, each in a subfolder.
         seed: number of the round; each has environment seeds of its own.
         temperature: of the model's actions; above 0 it wanders a little further.
-        workers: processes.
+        workers: processes; 1 stays in this one.
 
     Returns:
         The dataset of each task (a task without a whole episode is left out), and the share of episodes with success
@@ -121,9 +121,12 @@ def relabel(
     """
     first = RELABEL_SEED + seed * 1_000_000
     jobs = [(name, first + index) for index in range(max(wanted.values())) for name in wanted if index < wanted[name]]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        asked = [pool.submit(_relabel_share, run, share, temperature, seed) for share in deal(jobs, workers)]
-        found = [future.result() for future in asked]
+    if workers == 1:
+        found = [_relabel_share(run, jobs, temperature, seed)]
+    else:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            asked = [pool.submit(_relabel_share, run, share, temperature, seed) for share in deal(jobs, workers)]
+            found = [future.result() for future in asked]
     written = {}
     for task in find_tasks(list(wanted)):
         runs = [episode for kept, _ in found for episode in kept.get(task.name, [])]
@@ -143,7 +146,6 @@ def relabel(
 def _relabel_share(
     run: Path, share: Sequence[tuple[str, int]], temperature: float, seed: int
 ) -> tuple[dict[str, list[Episodes]], list[Outcome]]:
-    torch.set_num_threads(1)
     by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
     kept: dict[str, list[Episodes]] = {}
     experts: dict[int, Expert] = {}

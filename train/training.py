@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import torch
 
+from gato_lite.config import PRESETS
 from gato_lite.envs.catalogue import all_tasks
-from gato_lite.envs.dataset import Dataset, Turn
+from gato_lite.envs.dataset import Dataset
 from gato_lite.lock import FolderLock
 from gato_lite.model import Gato
 from gato_lite.run import (
@@ -23,69 +24,35 @@ from gato_lite.run import (
     RunConfig,
     RunError,
     TaskFormat,
+    load,
     read_run_config,
     read_vocabulary,
     write_run,
 )
 from gato_lite.spaces import space_to_json
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.asking import FOLDER as ASKED_FOLDER
+from gato_lite.train.asking import Rounds
+from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
 from gato_lite.train.evaluate import evaluator
-from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.loop import Length, Progress, Trainer
-from gato_lite.train.mixture import Mixture
+from gato_lite.train.plans import Plan
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
-from gato_lite.train.shelf import dataset_folder
-from gato_lite.train.sources import ControlSource, Source, TextSource
 
 RUN_ENTRIES: Final = frozenset(
-    {CONFIG_FILE, VOCABULARY_FILE, TEXT_MODEL_FILE, "metrics.jsonl", "checkpoints", "report.html", "films"}
+    {
+        CONFIG_FILE,
+        VOCABULARY_FILE,
+        TEXT_MODEL_FILE,
+        "metrics.jsonl",
+        "checkpoints",
+        ASKED_FOLDER,
+        "report.html",
+        "films",
+    }
 )
 """Names of what is written into a run's folder, TensorBoard's events apart."""
-
-
-def open_data(name: str) -> Dataset:
-    """A dataset folder, or one of the shipped datasets ("emoji", "text") by its name.
-
-    Raises:
-        FileNotFoundError: it is neither.
-    """
-    return Dataset.open(dataset_folder(name))
-
-
-def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) -> list[Source]:
-    """The sources in a dataset: one for control; for documents one of exchanges, one of plain text, or both.
-
-    Raises:
-        ValueError: the dataset has nothing to train on.
-    """
-    if dataset.info.kind == "control":
-        return [ControlSource(dataset, vocabulary)]
-    documents = [(row, document) for row, document in enumerate(dataset.read_documents()) if document.split == "train"]
-    texts = {row: document.text for row, document in documents if document.turns == (Turn(text=document.text),)}
-    others = {row: document for row, document in documents if row not in texts}
-    name, origin = dataset.info.task, str(dataset.path)
-    found: list[Source] = []
-    if others:
-        found.append(
-            ExchangeSource(
-                list(others.values()),
-                vocabulary,
-                name=name,
-                patch_size=config.model(vocabulary.size).patch_size,
-                augment=config.augment,
-                all_text=config.loss_on == "text",
-                n_example=config.n_example,
-                origin=origin,
-                rows=list(others),
-            )
-        )
-    if texts:
-        own_name = name if not others else f"{name}/text"
-        found.append(TextSource(list(texts.values()), vocabulary, name=own_name, origin=origin, rows=list(texts)))
-    if not found:
-        raise ValueError(f"dataset '{dataset.path}' has no document in its train split; import more documents")
-    return found
 
 
 def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
@@ -104,34 +71,6 @@ def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
     return tuple(formats.values())
 
 
-def weighted_sources(
-    data: Sequence[tuple[Dataset, float]],
-    vocabulary: Vocabulary,
-    config: TrainConfig,
-    on_dataset: Callable[[int, int], None] | None = None,
-) -> list[tuple[Source, float]]:
-    """Sources with their weights; a dataset of exchanges and of texts divides its weight equally."""
-    weighted: list[tuple[Source, float]] = []
-    for index, (dataset, weight) in enumerate(data):
-        found = sources_of(dataset, vocabulary, config)
-        weighted += [(source, weight / len(found)) for source in found]
-        if on_dataset is not None:
-            on_dataset(index + 1, len(data))
-    return weighted
-
-
-def make_mixture(weighted: Sequence[tuple[Source, float]], vocabulary: Vocabulary, config: TrainConfig) -> Mixture:
-    """The mixture of weighted sources that the recipe asks for."""
-    return Mixture(
-        [source for source, _ in weighted],
-        [weight for _, weight in weighted],
-        vocabulary,
-        tokens_per_step=config.tokens_per_step,
-        context_length=config.context_length,
-        seed=config.seed,
-    )
-
-
 def prepare_run(
     config: TrainConfig,
     datasets: Sequence[Dataset],
@@ -139,10 +78,21 @@ def prepare_run(
     *,
     training: dict[str, Any],
     vocabulary: Vocabulary | None = None,
+    known: Sequence[TaskFormat] = (),
     resume: bool = False,
     overwrite: bool = False,
 ) -> Gato:
     """The folder of a run, new or to be resumed, and its model with fresh weights.
+
+    Args:
+        config: the recipe.
+        datasets: what it trains on.
+        out: the folder.
+        training: what else the run is to remember of how it was trained.
+        vocabulary: of the model; None takes the shipped one.
+        known: formats of tasks that the model knows already.
+        resume: take the run that is there.
+        overwrite: replace it.
 
     Raises:
         FileExistsError: there is a run and neither `resume` nor `overwrite` was asked for, or something that no run
@@ -167,7 +117,8 @@ def prepare_run(
     gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed).to(training_device())
     if out.exists():
         _clear_run(out)
-    gato.formats = formats_of(datasets)
+    formats = {task.name: task for task in (*known, *formats_of(datasets))}
+    gato.formats = tuple(formats.values())
     run_config = RunConfig(
         model=gato.config,
         tasks=gato.formats,
@@ -231,9 +182,12 @@ def train_run(
     out: Path,
     *,
     length: Length,
+    init: Path | None = None,
     resume: bool = False,
     from_step: int | None = None,
     overwrite: bool = False,
+    plan: Plan | None = None,
+    workers: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> Path:
@@ -244,9 +198,12 @@ def train_run(
         data: dataset folders, or names of shipped ones, each with its weight in the mixture.
         out: the run's folder.
         length: steps or minutes; the learning rate ends with them.
+        init: a run to begin with the weights of; the model has its shape then, and still knows its tasks.
         resume: go on from the newest checkpoint.
         from_step: with `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted.
         overwrite: replace a run that is there.
+        plan: whose experts are asked in rounds; that time counts as training. None asks nobody.
+        workers: processes that act in these rounds.
         on_progress: called every few steps.
         ranks: the processes that train it together.
 
@@ -266,9 +223,12 @@ def train_run(
             data,
             out,
             length=length,
+            init=init,
             resume=resume,
             from_step=from_step,
             overwrite=overwrite,
+            plan=plan,
+            workers=workers,
             on_progress=on_progress,
             ranks=ranks,
         )
@@ -280,22 +240,29 @@ def _train_run(
     out: Path,
     *,
     length: Length,
+    init: Path | None,
     resume: bool,
     from_step: int | None,
     overwrite: bool,
+    plan: Plan | None,
+    workers: int,
     on_progress: Callable[[Progress], None] | None,
     ranks: Ranks,
 ) -> Path:
     """`train_run` in a folder that nobody else writes into."""
     datasets = [(open_data(name), weight) for name, weight in data]
-    vocabulary = (
-        read_vocabulary(out, read_run_config(out)) if resume and (out / CONFIG_FILE).exists() else Vocabulary.shipped()
-    )
-    mixture = make_mixture(weighted_sources(datasets, vocabulary, config), vocabulary, config)
+    first = None if init is None else load(init)
+    if first is not None:
+        config = _of_shape(config, first)
+    of = out if resume and (out / CONFIG_FILE).exists() else init
+    vocabulary = Vocabulary.shipped() if of is None else read_vocabulary(of, read_run_config(of))
+    weighted = weighted_sources(datasets, vocabulary, config)
+    mixture = make_mixture(weighted, vocabulary, config)
     training = {
         "data": [[str(name), weight] for name, weight in data],
         "steps": length.steps,
         "minutes": length.minutes,
+        **({} if init is None else {"init": str(init)}),
     }
     gato: Gato | None = None
     for turn in range(2):  # the first rank makes the folder that the others read
@@ -306,6 +273,7 @@ def _train_run(
                 out,
                 training=training,
                 vocabulary=vocabulary,
+                known=() if first is None else first.formats,
                 resume=resume or not ranks.is_first,
                 overwrite=overwrite,
             )
@@ -317,5 +285,36 @@ def _train_run(
     trainer = Trainer(gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluate, ranks=ranks)
     if resume:
         trainer.resume(from_step)
-    trainer.train()
+    if first is not None and not trainer.step:
+        gato.load_state_dict(first.state_dict())
+    if plan is None:
+        trainer.train()
+    else:
+        rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, workers=workers)
+        rounds.train(lambda: _without(length, rounds.seconds))
     return out
+
+
+def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
+    """The recipe for a model of the shape of `gato`.
+
+    Raises:
+        RunError: no preset has that shape.
+    """
+    shape = gato.config
+    for preset in PRESETS:
+        changed = replace(
+            config,
+            preset=preset,
+            patch_encoder=shape.patch_encoder,
+            patch_size=shape.patch_size,
+            context_length=shape.context_length,
+        )
+        if changed.model(gato.vocabulary.size) == shape:
+            return changed
+    raise RunError(f"expected a run whose model has the shape of a preset to begin with, found {shape}")
+
+
+def _without(length: Length, seconds: float) -> Length:
+    """What is left of a run's minutes for training when asking experts takes some."""
+    return length if length.minutes is None else Length(minutes=max(length.minutes - seconds / 60, 0.1))

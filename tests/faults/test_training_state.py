@@ -26,13 +26,13 @@ from gato_lite.envs.record import record_tasks
 from gato_lite.model import Gato, StreamTensors
 from gato_lite.sequence import Document, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.datasets import make_mixture, weighted_sources
 from gato_lite.train.inspect import inspect_path
 from gato_lite.train.loop import Length, Progress, Trainer, TrainingStoppedError
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.ranks import Ranks
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.sources import Source
-from gato_lite.train.training import make_mixture, weighted_sources
 
 
 class Tiny(TrainConfig):

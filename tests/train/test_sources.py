@@ -139,7 +139,7 @@ class TestControl:
             ControlSource(dataset, vocabulary)
 
     def test_documents_are_no_episodes(self, vocabulary: Vocabulary) -> None:
-        from gato_lite.train.training import open_data
+        from gato_lite.train.datasets import open_data
 
         with pytest.raises(ValueError, match="expected a dataset of episodes, got kind='documents'"):
             ControlSource(open_data("text"), vocabulary)

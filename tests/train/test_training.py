@@ -19,6 +19,7 @@ from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import RunError, read_run_config
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.datasets import open_data, sources_of, weighted_sources
 from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.loop import Length, Progress
 from gato_lite.train.mixture import Mixture
@@ -26,7 +27,7 @@ from gato_lite.train.pictures import encode_png
 from gato_lite.train.rollout import jobs_of, play
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.sources import ControlSource, TextSource
-from gato_lite.train.training import formats_of, open_data, prepare_run, sources_of, train_run, weighted_sources
+from gato_lite.train.training import formats_of, prepare_run, train_run
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def test_shipped_data_is_opened_by_name(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_mixture_is_of_the_recipes_settings(config: TrainConfig, corridor: Dataset, vocabulary: Vocabulary) -> None:
-    from gato_lite.train.training import make_mixture
+    from gato_lite.train.datasets import make_mixture
 
     made: Mixture = make_mixture(weighted_sources([(corridor, 1.0)], vocabulary, config), vocabulary, config)
     assert (made.tokens_per_step, made.context_length, made.seed) == (1024, 64, 0)

@@ -19,9 +19,9 @@ from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.record import record_tasks
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.console import OnProgress
+from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.settings import TrainConfig
-from gato_lite.train.training import make_mixture, open_data, weighted_sources
 
 STREAM_TOKENS: Final = 4096
 """Tokens in a stream, up to the end of its last document."""

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from tyro.conf import Positional, arg
 
-from gato_lite.train.console import print_note, share_bar
+from gato_lite.train.console import bar, print_note, share_bar
+from gato_lite.train.shelf import SHIPPED
+
+if TYPE_CHECKING:
+    from gato_lite.train.loop import Progress
+    from gato_lite.train.plans import Plan
+    from gato_lite.train.ranks import Ranks
+    from gato_lite.train.settings import TrainConfig
 
 EXAMPLE: Final = """\
 gato-lite record classic/CartPole --episodes 100 --out data
-gato-lite train quick --data data emoji=0.5 text=0.5 --out runs/first --minutes 2"""
+gato-lite train quick --data data emoji=0.5 text=0.5 --out runs/first --minutes 2
+gato-lite train generalist --out runs/generalist --minutes 60"""
 DEFAULT_MINUTES: Final = 10.0
 
 
@@ -21,9 +29,13 @@ class Options:
     """Train one model on datasets: episodes, captioned pictures, text, in any mixture."""
 
     recipe: Positional[Annotated[str, arg(metavar="RECIPE")]]
-    """How to train: quick or demo."""
-    data: Annotated[tuple[str, ...], arg(metavar="DIR[=WEIGHT] …")] = ("emoji", "text")
-    """Datasets, or folders of datasets, each with its share of the tokens; emoji and text come with the package."""
+    """How to train: quick, pictures, captions or words on data of your own; demo, babyai, metaworld, control or
+    generalist record their experts first."""
+    data: Annotated[tuple[str, ...] | None, arg(metavar="DIR[=WEIGHT] …")] = None
+    """Datasets, or folders of datasets, each with its share of the tokens; emoji and text, which come with the package,
+    where the recipe records nothing itself."""
+    recordings: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for what the recipe records; data/RECIPE if not given. What is there already is not recorded again."""
     out: Annotated[Path, arg(metavar="RUN")]
     """Folder of the run."""
     minutes: Annotated[float | None, arg(metavar="M")] = None
@@ -36,6 +48,8 @@ class Options:
     """Parts of a step that go through the model one after another: less memory, the same result up to rounding."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Of weights and batches; None takes the recipe's."""
+    init: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Begin with the weights of this run, and with its model's shape."""
     resume: bool = False
     """Go on from the newest checkpoint in RUN, with the same recipe and data."""
     from_step: Annotated[int | None, arg(metavar="N")] = None
@@ -48,11 +62,9 @@ def run(options: Options) -> int:
     """Trains, alone or with the ranks that torchrun started; the exit code of a signal, once the run is saved."""
     from dataclasses import replace
 
-    from gato_lite.train.loop import Interrupted, Length, Progress
+    from gato_lite.train.loop import Interrupted
     from gato_lite.train.ranks import joined
     from gato_lite.train.recipes import find_recipe
-    from gato_lite.train.shelf import weighted
-    from gato_lite.train.training import train_run
 
     config = find_recipe(options.recipe)
     if options.resume and options.overwrite:
@@ -63,31 +75,9 @@ def run(options: Options) -> int:
         seed=config.seed if options.seed is None else options.seed,
         accumulate=options.accumulate,
     )
-    minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
-    length = Length(steps=options.steps, minutes=minutes)
-    data = weighted(options.data)
-    last: Progress | None = None
-    with joined() as ranks, share_bar("training") as show:
-        show(0.0, "reading the data")
-
-        def on_progress(now: Progress) -> None:
-            nonlocal last
-            last = now
-            if ranks.is_first:
-                show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
-
+    with joined() as ranks:
         try:
-            train_run(
-                config,
-                data,
-                options.out,
-                length=length,
-                resume=options.resume,
-                from_step=options.from_step,
-                overwrite=options.overwrite,
-                on_progress=on_progress,
-                ranks=ranks,
-            )
+            last = _train(options, config, ranks)
         except Interrupted as end:
             if ranks.is_first:
                 print_note(f"gato-lite: stopped and saved in {options.out}; the same command with --resume goes on")
@@ -99,3 +89,57 @@ def run(options: Options) -> int:
     )
     print(f"{options.out}: trained{so_far}; next: gato-lite eval {options.out}")
     return 0
+
+
+def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | None:
+    """Records what the recipe needs, and trains; where the run stood last."""
+    from gato_lite.train.cores import usable_cores
+    from gato_lite.train.loop import Length
+    from gato_lite.train.plans import PLANS, find_plan
+    from gato_lite.train.shelf import weighted
+    from gato_lite.train.training import train_run
+
+    minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
+    length = Length(steps=options.steps, minutes=minutes)
+    plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
+    data = weighted(options.data or SHIPPED) if plan is None else _record(options, plan, ranks)
+    last: Progress | None = None
+    with share_bar("training") as show:
+        show(0.0, "reading the data")
+
+        def on_progress(now: Progress) -> None:
+            nonlocal last
+            last = now
+            if ranks.is_first:
+                show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
+
+        train_run(
+            config,
+            data,
+            options.out,
+            length=length,
+            init=options.init,
+            resume=options.resume,
+            from_step=options.from_step,
+            overwrite=options.overwrite,
+            plan=plan,
+            workers=usable_cores(),
+            on_progress=on_progress,
+            ranks=ranks,
+        )
+    return last
+
+
+def _record(options: Options, plan: Plan, ranks: Ranks) -> list[tuple[str, float]]:
+    """What the plan trains on, recorded by the first rank while the others wait."""
+    from gato_lite.train.cores import usable_cores
+    from gato_lite.train.plans import record_plan
+
+    out = Path("data") / options.recipe if options.recordings is None else options.recordings
+    data: list[tuple[str, float]] = []
+    for turn in range(2):
+        if ranks.is_first == (turn == 0):
+            with bar(f"recording into {out}", "episodes") as show:
+                data = record_plan(plan, out, workers=usable_cores(), on_progress=show)
+        ranks.wait()
+    return data
