@@ -70,6 +70,7 @@ def record_film(
     max_seconds: float = 12.0,
     max_side: int = MAX_SIDE,
     max_bytes: int = MAX_BYTES,
+    to_the_end: bool = False,
 ) -> Film:
     """Films a policy in an environment.
 
@@ -86,6 +87,7 @@ def record_film(
         max_seconds: the film is cut there.
         max_side: longest side of the picture in pixels.
         max_bytes: size that the picture's quality is lowered for.
+        to_the_end: whether an episode is played on after the film was cut.
 
     Raises:
         ImportError: the `video` extra is not installed.
@@ -105,13 +107,11 @@ def record_film(
         for observation, reward, note in _episode(env, act, seed + len(returns), on_reset, metric):
             total += reward
             n_step += 1
-            if n_step % stride and not note:
-                continue
-            words = caption if caption is not None else _words(observation)
-            frames.append(with_strip(shrink(_draw(env), max_side), words, note))
-            if note:
-                frames += [frames[-1]] * round(_HOLD_S * rate)
-            if len(frames) >= max_seconds * rate:
+            if len(frames) < max_seconds * rate and (note or n_step % stride == 0):
+                words = caption if caption is not None else _words(observation)
+                frames.append(with_strip(shrink(_draw(env), max_side), words, note))
+                frames += [frames[-1]] * round(_HOLD_S * rate * bool(note))
+            if len(frames) >= max_seconds * rate and not to_the_end:
                 break
         returns.append(total)
     n_bytes = write_film(frames, path, fps=rate, max_bytes=max_bytes)
@@ -234,10 +234,9 @@ def write_film(frames: Sequence[Frame], path: Path | str, *, fps: float, max_byt
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial.mp4")
-    pixels = np.stack(frames).tobytes()
     try:
         for quality in _QUALITIES:
-            _encode(pixels, (width, height), fps, quality, partial)
+            _encode(frames, (width, height), fps, quality, partial)
             if partial.stat().st_size <= max_bytes:
                 break
         partial.replace(path)
@@ -246,7 +245,7 @@ def write_film(frames: Sequence[Frame], path: Path | str, *, fps: float, max_byt
     return path.stat().st_size
 
 
-def _encode(pixels: bytes, size: tuple[int, int], fps: float, quality: int, path: Path) -> None:
+def _encode(frames: Sequence[Frame], size: tuple[int, int], fps: float, quality: int, path: Path) -> None:
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:g}", "-i", "-"]
     coding = ["-c:v", "libx264", "-preset", "medium", "-tune", "animation", "-crf", str(quality), "-threads", "1"]
     output = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-an", "-map_metadata", "-1", str(path)]
@@ -255,7 +254,8 @@ def _encode(pixels: bytes, size: tuple[int, int], fps: float, quality: int, path
         assert process.stdin is not None
         assert process.stderr is not None
         with contextlib.suppress(BrokenPipeError):  # it ended early, and its exit code says so
-            process.stdin.write(pixels)  # in one piece: communicate() writes 512 bytes at a time
+            for frame in frames:  # each in one piece: communicate() writes 512 bytes at a time
+                process.stdin.write(frame.tobytes())
             process.stdin.close()
         said = process.stderr.read().decode(errors="replace")
     if process.returncode:

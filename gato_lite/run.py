@@ -24,6 +24,7 @@ from gato_lite.config import GatoConfig, TokenSpec
 from gato_lite.format_version import later_version
 from gato_lite.model import Gato
 from gato_lite.names import unknown_name
+from gato_lite.shelf import named_run
 from gato_lite.spaces import AnySpace, space_from_json, space_to_json
 from gato_lite.tensor_files import shortened
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -72,15 +73,25 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def run_and_step(path: Path | str) -> tuple[Path, int | None]:
-    """The folder of a run, and the step where `path` is that of one of its checkpoints."""
-    folder = Path(path)
+    """The folder of a run, and the step where `path` is that of one of its checkpoints.
+
+    Raises:
+        FileNotFoundError: as `run_folder`.
+    """
+    folder = run_folder(path)
     step = checkpoint_step(folder)
     return (folder, None) if step is None else (folder.parent.parent, step)
 
 
 def run_folder(path: Path | str) -> Path:
-    """The run or checkpoint at `path`: the folder itself, or its `run` folder if it is what `gato-lite demo` left."""
-    folder = Path(path)
+    """The run or checkpoint that `path` means.
+
+    It is the folder itself, its `run` folder if it is what `gato-lite demo` left, or the published run of that name.
+
+    Raises:
+        FileNotFoundError: it is the name of a published run that this installation came without.
+    """
+    folder = named_run(path)
     inner = folder / "run"
     return inner if not (folder / CONFIG_FILE).is_file() and (inner / CONFIG_FILE).is_file() else folder
 
@@ -165,7 +176,8 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     """A trained model with its vocabulary and the formats of its tasks, ready to act.
 
     Args:
-        run: folder that `gato-lite train` or `gato-lite demo` wrote, or that of one checkpoint in it.
+        run: folder that `gato-lite train` or `gato-lite demo` wrote, or that of one checkpoint in it; or `generalist`,
+            the run that comes with the package.
         step: which checkpoint; None takes the newest, or the one that `run` is.
         device: where the weights go.
 

@@ -60,6 +60,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "data text-model": Command("data_text_model", "train a SentencePiece model on text"),
     "train": Command("train", "train a model on datasets"),
     "eval": Command("eval", "score a run on episodes that it never saw"),
+    "play": Command("play", "play a task with a run's weights, and film it"),
     "prompt": Command("prompt", "continue a text, or name a picture"),
     "inspect": Command("inspect", "show a run or a dataset token by token"),
     "bench rollout": Command("bench_rollout", "measure how fast a model acts, by slots, context and action size"),

@@ -1,9 +1,11 @@
-"""A film of a model in each task."""
+"""Films of a model at work: one of each task, or one of a single episode."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -11,27 +13,66 @@ from typing import Any, Final
 import gymnasium as gym
 
 from gato_lite.envs.catalogue import Task
-from gato_lite.envs.film import record_film
+from gato_lite.envs.film import Film, FilmError, record_film
 from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.envs.stage import told
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
+from gato_lite.train.rollout import Outcome
 
 STEPS_PER_SECOND: Final = 6.0
 """Of tasks that move cell by cell, so that every step can be seen."""
+FASTEST_CELLS: Final = 10.0
+"""Frames a second that such tasks ask for at most; simulators ask for more."""
+EPISODE_SECONDS: Final = 60.0
+"""Of the film of an episode, which is cut there."""
+EPISODE_BYTES: Final = 2_000_000
+"""Size that the picture's quality is lowered for in the film of an episode."""
 
 
 class _Remembering(gym.Wrapper[Any, Any, Any, Any]):  # Any: of whatever task it is
-    """Keeps the last `info`, which may say which actions are allowed."""
+    """Keeps how the episode goes, and the last `info`, which may say which actions are allowed.
+
+    What the environment raises becomes a FilmError that names the task, but for a ValueError, which tells enough.
+    """
 
     info: dict[str, Any]
+    total_reward: float
+    length: int
+
+    def __init__(self, task: Task) -> None:
+        with _named(task.name, "make"):
+            env = task.make(True, "rgb_array")
+        super().__init__(env)
+        self._name = task.name
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, self.info = self.env.reset(seed=seed, options=options)
+        self.total_reward, self.length = 0.0, 0
+        with _named(self._name, "reset"):
+            observation, self.info = self.env.reset(seed=seed, options=options)
         return observation, self.info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, self.info = self.env.step(action)
+        self.length += 1
+        with _named(self._name, f"step {self.length}"):
+            observation, reward, terminated, truncated, self.info = self.env.step(action)
+        self.total_reward += float(reward)
         return observation, reward, terminated, truncated, self.info
+
+    def render(self) -> Any:
+        with _named(self._name, "render"):
+            return self.env.render()
+
+
+@contextlib.contextmanager
+def _named(task: str, call: str) -> Iterator[None]:
+    """Tells which environment raised and in what; what is not installed or known tells that itself."""
+    try:
+        yield
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:
+        raise FilmError(f"{task} cannot be filmed: {call} raised {told(error)}; leave out the film") from error
 
 
 def _act(policy: Policy, env: _Remembering, observation: Any) -> Any:  # Any: of whatever task it is
@@ -66,26 +107,74 @@ def film_tasks(
     Raises:
         ImportError: the `video` extra is not installed.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium draws with pygame, which may look for a screen
-    known = {task.name for task in gato.formats}
     films = {}
     for index, task in enumerate(tasks):
-        env = _Remembering(task.make(True, "rgb_array"))
-        try:
-            name = task.name if task.name in known else None
-            policy = Policy(gato, env.observation_space, env.action_space, task=name)
-            films[task.name] = record_film(
-                env,
-                partial(_act, policy, env),
-                folder / film_name(task.name),
-                seed=seed,
-                on_reset=policy.reset,
-                metric=task.metric,
-                caption=task.instruction,
-                fps=STEPS_PER_SECOND if task.metric == "success" else None,
-            ).path
-        finally:
-            env.close()
+        film, _ = _film(gato, task, folder / film_name(task.name), seed)
+        films[task.name] = film.path
         if on_film is not None:
             on_film(index + 1, len(tasks))
     return films
+
+
+def film_episode(gato: Gato, task: Task, path: Path, *, seed: int, temperature: float = 0.0) -> Outcome:
+    """Plays one episode and films it.
+
+    Args:
+        gato: who acts.
+        task: what to play.
+        path: the .mp4 file to write; it is replaced. A film is at most `EPISODE_SECONDS` long; the episode goes on.
+        seed: of the episode's environment, and of drawn actions.
+        temperature: 0 takes the likeliest actions.
+
+    Raises:
+        ImportError: the `video` extra is not installed.
+        FilmError: the environment cannot be drawn, or raised something.
+    """
+    how = {"min_seconds": 0.0, "max_seconds": EPISODE_SECONDS, "max_bytes": EPISODE_BYTES, "to_the_end": True}
+    _, env = _film(gato, task, path, seed, temperature, **how)
+    return Outcome(
+        task=task.name,
+        seed=seed,
+        total_reward=env.total_reward,
+        length=env.length,
+        success=task.is_success(env.total_reward, env.info),
+    )
+
+
+def _film(
+    gato: Gato,
+    task: Task,
+    path: Path,
+    seed: int,
+    temperature: float = 0.0,
+    **how: Any,  # Any: options of record_film
+) -> tuple[Film, _Remembering]:
+    """A film, and the environment after its last episode."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium draws with pygame, which may look for a screen
+    env = _Remembering(task)
+    try:
+        name = task.name if any(known.name == task.name for known in gato.formats) else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no task that the model was trained on", UserWarning)
+            spaces = env.observation_space, env.action_space
+            policy = Policy(gato, *spaces, task=name, temperature=temperature, seed=seed)
+        film = record_film(
+            env,
+            partial(_act, policy, env),
+            path,
+            seed=seed,
+            on_reset=policy.reset,
+            metric=task.metric,
+            caption=task.instruction,
+            fps=_fps(task, env),
+            **how,
+        )
+    finally:
+        env.close()
+    return film, env
+
+
+def _fps(task: Task, env: _Remembering) -> float | None:
+    """Frames a second where the environment's own are too many to follow; None takes those."""
+    slow = float(env.metadata.get("render_fps") or 0.0) <= FASTEST_CELLS
+    return STEPS_PER_SECOND if task.metric == "success" and slow else None

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from gato_lite.envs.dataset import Dataset, Episodes
-from gato_lite.run import read_run_config
+from gato_lite.run import read_run_config, run_folder
 from gato_lite.slots import Demonstration
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -34,17 +34,23 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
     Args:
         run: folder of the run.
         tasks: names.
-        given: datasets or folders of datasets; none takes those that the run was trained on, as its configuration
-            names them, or the folder `data` beside it where it names none, as the demo lays it out.
+        given: datasets or folders of datasets; none takes those that the run was trained on and that are still where
+            its configuration names them, or the folder `data` beside it where it names none, as the demo lays it out.
 
     Raises:
-        FileNotFoundError: a folder holds no dataset.
+        FileNotFoundError: a given folder holds no dataset.
         ValueError: a task has no dataset of experts' episodes there.
     """
     names = [str(path) for path in given] or [
         name for name, _ in read_run_config(run).training.get("data", []) if name not in SHIPPED
     ]
-    folders = [folder for name in names or [str(run.parent / "data")] for folder in dataset_folders(name)]
+    folders: list[Path] = []
+    for name in names or [str(run_folder(run).parent / "data")]:
+        try:
+            folders += dataset_folders(name)
+        except FileNotFoundError:
+            if given or not names:
+                raise
     found: dict[str, Path] = {}
     wanted = list(tasks)
     for folder in folders:
@@ -55,8 +61,9 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
             found[task] = folder
     missing = [name for name in wanted if name not in found]
     if missing:
+        where = ", ".join([str(folder) for folder in folders] or names)
         raise ValueError(
-            f"prompts need recorded episodes of every task, expected them in {', '.join(map(str, folders))}, "
+            f"prompts need recorded episodes of every task, expected them in {where}, "
             f"found none of {', '.join(missing)}; give their datasets with --prompts, or name other --tasks"
         )
     return {name: found[name] for name in wanted}

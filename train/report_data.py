@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gato_lite.envs.format import versions
-from gato_lite.run import read_run_config
+from gato_lite.run import read_run_config, run_folder
 from gato_lite.train.inspect import TokenStream
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def collect_report(
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:  # Any: JSON
     """The lines of a run's `metrics.jsonl` up to the first that is none, such as a last one that was cut."""
-    path = Path(run) / "metrics.jsonl"
+    path = run_folder(run) / "metrics.jsonl"
     lines: list[dict[str, Any]] = []
     for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:

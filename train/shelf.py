@@ -1,4 +1,4 @@
-"""Which folders a dataset's name means: a folder, a folder of datasets, or a dataset that comes with the package."""
+"""Which folders a name means: a dataset, a folder of datasets, or a dataset or run that comes with the package."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import Final
 
 from gato_lite.names import unknown_name
+from gato_lite.shelf import named_run
 
 SHIPPED: Final = ("emoji", "text")
 """Datasets that come with the package."""
 INFO_FILE: Final = "dataset.json"
+
+
+def run_or_dataset_folder(name: str) -> Path:
+    """The folder `name`, or where there is none that of the published run or the shipped dataset of this name.
+
+    Raises:
+        FileNotFoundError: there is none of them.
+    """
+    folder = named_run(name)
+    return folder if folder.exists() else dataset_folder(name)
 
 
 def dataset_folder(name: str) -> Path:

@@ -101,6 +101,11 @@ def prepare_run(
     """
     if (out / CONFIG_FILE).exists() and resume:
         stored = read_run_config(out)
+        if "published" in stored.training:
+            raise RunError(
+                f"'{out}' is a published run, which has no optimizer state to go on from; begin another run with its "
+                f"weights: --init {out} --out RUN"
+            )
         vocabulary = read_vocabulary(out, stored)
         _check_same(out / CONFIG_FILE, stored.training, {**asdict(config), **training})
         gato = Gato(stored.model, vocabulary, seed=config.seed).to(training_device())

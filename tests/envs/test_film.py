@@ -78,6 +78,14 @@ def test_short_episodes_follow_one_another_and_long_ones_are_cut(tmp_path: Path)
     assert film.returns == (0.0,)
 
 
+def test_an_episode_may_go_on_after_the_film_was_cut(tmp_path: Path) -> None:
+    env = Dot()
+    film = record_film(env, lambda o: 1, tmp_path / "a.mp4", seed=5, min_seconds=0, max_seconds=0.5, to_the_end=True)
+    assert film.n_frames == 5
+    assert film.returns == (1.0,)
+    assert (env.seeds, env.x) == ([5], 8)
+
+
 def test_fast_environments_keep_every_other_frame(tmp_path: Path) -> None:
     film = record_film(Dot(), lambda o: 1, tmp_path / "a.mp4", seed=0, fps=50, min_seconds=0)
     assert film.fps == 25

@@ -124,7 +124,8 @@ def test_unknown_names_give_the_closest(capsys, tmp_path):
     out = tmp_path / "run"
     assert (
         refused(capsys, "train", "quik", "--out", out)
-        == "Unknown recipe 'quik'. Did you mean quick? Known: captions, demo, pictures, quick, words"
+        == "Unknown recipe 'quik'. Did you mean quick? Known: babyai, captions, "
+        "control, demo, generalist, metaworld, pictures, quick, words"
     )
     message = refused(capsys, "train", "quick", "--out", out, "--preset", "lite-2m")
     assert message.startswith("Unknown preset 'lite-2m'. Did you mean lite-20m, ")

@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -50,7 +50,7 @@ class Options:
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """Folder of the run."""
+    """Folder of the run; or generalist, which comes with the package."""
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")] = ()
     """Names or patterns such as 'babyai/*', gym:ID, 'vision/*' or 'text/*'; none means all that the run learnt."""
     episodes: int = 100
@@ -82,10 +82,9 @@ class Options:
 def run(options: Options) -> None:
     """Plays the episodes and prints the scores, then films."""
     from gato_lite.envs.catalogue import find_tasks
-    from gato_lite.run import read_run_config, run_folder
+    from gato_lite.run import read_run_config
     from gato_lite.train.scores import Scores, compare
 
-    options = replace(options, run=run_folder(options.run))
     trained = [task.name for task in read_run_config(options.run).tasks]
     documents = _documents(options)
     played_patterns = [name for name in options.tasks if not name.startswith(DOCUMENTS)]
@@ -94,7 +93,7 @@ def run(options: Options) -> None:
     tasks = find_tasks(played_patterns)
     names = [task.name for task in tasks]
     _check_outputs(options, tasks)
-    _tell_unknown("the run", trained, names)
+    tell_unknown("the run", trained, names)
     prompts = _prompts(options, names)
     other = _other(options, names)
 
@@ -104,13 +103,13 @@ def run(options: Options) -> None:
         played.append(scores.prompted)
     if options.against is not None:
         if other is None:
-            played.append(other := _evaluate(options, run_folder(options.against), names))
+            played.append(other := _evaluate(options, options.against, names))
         scores = msgspec.structs.replace(scores, against=compare(scores, other, str(options.run), str(options.against)))
     if documents:
         scores = msgspec.structs.replace(scores, documents=_answer(options, documents))
     _show(options, scores)
     _film(options, tasks, scores)
-    _tell_failures(played)
+    tell_failures(played)
 
 
 def _documents(options: Options) -> dict[str, Dataset]:
@@ -170,14 +169,15 @@ def _other(options: Options, names: Sequence[str]) -> Scores | None:
         scores = read_scores(options.against)
         require_shared(scores, str(options.against), names, options.seed, options.episodes)
         return scores
-    from gato_lite.run import read_run_config, run_folder
+    from gato_lite.run import read_run_config
 
-    trained = [task.name for task in read_run_config(run_folder(options.against)).tasks]
-    _tell_unknown(str(options.against), trained, names)
+    trained = [task.name for task in read_run_config(options.against).tasks]
+    tell_unknown(str(options.against), trained, names)
     return None
 
 
-def _tell_unknown(what: str, trained: Sequence[str], names: Sequence[str]) -> None:
+def tell_unknown(what: str, trained: Sequence[str], names: Sequence[str]) -> None:
+    """Notes which of the tasks `what` was not trained on: their formats are found by their spaces."""
     unknown = [name for name in names if name not in trained]
     if unknown:
         print_note(f"gato-lite: {what} was not trained on {', '.join(unknown)}; read those scores as such")
@@ -198,7 +198,7 @@ def _show(options: Options, scores: Scores) -> None:
     Console(width=None if watched else LINE).print(score_tables(scores, fold=watched))
 
 
-def _tell_failures(played: Sequence[Scores]) -> None:
+def tell_failures(played: Sequence[Scores]) -> None:
     """Lists the episodes that have no score.
 
     Raises:

@@ -18,7 +18,8 @@ class Options:
     """
 
     path: Positional[Annotated[str, arg(metavar="RUN|DATASET")]]
-    """Folder of a run, of a dataset or of datasets; or a shipped dataset, emoji or text."""
+    """Folder of a run, of a dataset or of datasets; or by name what comes with the package: generalist, emoji or
+    text."""
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")] = ()
     """Names of a run's tasks; none means all of them."""
     row: Annotated[int | None, arg(metavar="N")] = None
@@ -32,9 +33,9 @@ def run(options: Options) -> None:
     from gato_lite.run import CONFIG_FILE, run_folder
     from gato_lite.train.console import answer_only
     from gato_lite.train.inspect import inspect_path, render, to_json
-    from gato_lite.train.shelf import dataset_folder, dataset_folders
+    from gato_lite.train.shelf import dataset_folders, run_or_dataset_folder
 
-    folder = run_folder(dataset_folder(options.path))
+    folder = run_folder(run_or_dataset_folder(options.path))
     is_run = (folder / CONFIG_FILE).is_file()
     if options.tasks and not is_run:
         raise ValueError(f"{options.path}: --tasks names tasks of a run, but this is none")

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
@@ -37,7 +37,7 @@ class Options:
     """Continue a text, name a picture, answer a question, or talk."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """Folder of the run."""
+    """Folder of the run; or generalist, which comes with the package."""
     text: Positional[Annotated[str, arg(metavar="TEXT")]] = ""
     """What to continue or to answer; after a picture, a question about it or the beginning of its caption."""
     image: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PNG")] = ()
@@ -90,9 +90,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 def run(options: Options) -> None:
     """Writes the text as it comes, or all of it as JSON."""
     from gato_lite.generate import generate
-    from gato_lite.run import load, run_folder
+    from gato_lite.run import load
 
-    options = replace(options, run=run_folder(options.run))
     gato = load(options.run)
     see = _eyes(options, gato)
     how: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_p", "seed")}  # Any: options

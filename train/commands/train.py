@@ -49,7 +49,7 @@ class Options:
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Of weights and batches; None takes the recipe's."""
     init: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Begin with the weights of this run, and with its model's shape."""
+    """Begin with the weights of this run, and with its model's shape; generalist comes with the package."""
     resume: bool = False
     """Go on from the newest checkpoint in RUN, with the same recipe and data."""
     from_step: Annotated[int | None, arg(metavar="N")] = None

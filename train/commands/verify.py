@@ -20,17 +20,18 @@ class Options:
     """
 
     path: Positional[Annotated[str, arg(metavar="PATH")]]
-    """A run, a checkpoint, a dataset, a folder of them, a .safetensors file; or a shipped dataset, emoji or text."""
+    """A run, a checkpoint, a dataset, a folder of them, a .safetensors file; or by name what comes with the
+    package: generalist, emoji or text."""
     json: bool = False
     """Write JSON."""
 
 
 def run(options: Options) -> int:
     """Prints what was found; 1 if something is wrong."""
-    from gato_lite.train.shelf import dataset_folder
+    from gato_lite.train.shelf import run_or_dataset_folder
     from gato_lite.train.verify import verify
 
-    found = verify(dataset_folder(options.path))
+    found = verify(run_or_dataset_folder(options.path))
     if options.json:
         print_json(found.to_json())
     elif found.ok:
