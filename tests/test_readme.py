@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gato_lite import shelf
 from gato_lite.train import cli
+from gato_lite.train.ship_run import publish
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -25,6 +27,7 @@ INSTALLING = ("pip install -e '.[demo]' && gato-lite demo", "pip install -e '.[t
 SMALLER = {
     r"^(gato-lite record .*--episodes) \d+": r"\1 5 --workers 1",
     r"^(gato-lite eval .*--episodes) \d+": r"\1 2 --workers 1",
+    r"^(gato-lite play .*)": r"\1 --episodes 1",
     r"^(gato-lite train .*)--minutes \d+": r"\1--steps 3",
     r"^(gato-lite prompt .*--max-tokens) \d+": r"\1 3",
     r"^(gato-lite prompt (?!.*--max-tokens).*)": r"\1 --max-tokens 3",
@@ -49,7 +52,7 @@ def commands() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a reader has: texts, pictures, and a run where the demo leaves its own."""
+    """What a reader has: texts, pictures, a run where the demo leaves its own, and one that came with the package."""
     here = tmp_path_factory.mktemp("readme")
     (here / "my-texts").mkdir()
     (here / "my-texts" / "fog.txt").write_text("The fog comes\non little cat feet.\n", "utf-8")
@@ -64,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(here)
         call("gato-lite record classic/CartPole --episodes 2 --out runs/demo/data --workers 1")
         call("gato-lite train quick --data runs/demo/data --out runs/demo/run --steps 2")
+        publish(Path("runs/demo/run"), "generalist", here / "published")
     return here
 
 
@@ -100,6 +104,7 @@ def test_the_demo_takes_no_option() -> None:
 def test_what_it_shows_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr(shelf, "RUNS", folder / "published")
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello.\n"))
     questions(folder / "cache" / "gato_lite")
     n_run = 0
@@ -115,6 +120,7 @@ def test_what_it_shows_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert n_run == len(list(commands())) - len(INSTALLING) + sum(language == "python" for language, _ in BLOCKS)
     out, err = capsys.readouterr()
     assert "error" not in err
+    assert (folder / "film.mp4").read_bytes()[4:8] == b"ftyp"
     assert re.search(r"^\d+\.0 ", out, re.MULTILINE), "expected the score of the first Python block"
     assert "gym:MountainCar-v0" in out, "expected scores of the environments recorded by hand"
 

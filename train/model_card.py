@@ -1,0 +1,380 @@
+"""The model card of a published run, as Markdown: what it is, what it learnt from, what it reaches, its limits.
+
+Everything in it is read from the run, its recordings and its scores; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gato_lite.checkpoint import MODEL_FILE, load_checkpoint, read_manifest
+from gato_lite.envs.catalogue import suite_of
+from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.envs.task import PACKAGES
+from gato_lite.model import Gato
+from gato_lite.run import load, read_run_config
+from gato_lite.train.asking import FOLDER as ASKED_FOLDER
+from gato_lite.train.asking import Asked
+from gato_lite.train.datasets import open_data
+from gato_lite.train.report_scores import by_suite
+from gato_lite.train.report_sections import number, percent, short
+from gato_lite.train.scores import Scores, SuiteScore, TaskScore
+
+WEAK: Final = 0.75
+"""Mean normalised score below which a suite is called weak."""
+HALF: Final = 0.5
+"""Normalised score below which a task is named among the limits."""
+EXAMPLE_TASK: Final = "babyai/PutNextLocal"
+"""What the first command plays, where the run knows it."""
+LIMITS: Final = (
+    "It acts in simulators, those that it was trained in. Nothing is claimed of other environments or real machines.",
+    "No safety is claimed. An action is a member of its space, no more: let it steer nothing that can do harm.",
+    "A score of 1 is the catalogue's expert, a program, not the best that can be reached.",
+    "The intervals are of these weights. Another training seed usually changes more than they say.",
+)
+"""Of any run."""
+
+
+@dataclass
+class SuiteData:
+    """What the run learnt from in one suite."""
+
+    tasks: int = 0
+    episodes: int = 0
+    timesteps: int = 0
+    asked: int = 0
+    """Episodes of the model's own, about which the experts were asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the card says, but for the published files."""
+
+    name: str
+    command: str
+    """That trained it."""
+    machine: str
+    gato: Gato
+    training: Mapping[str, Any]  # Any: as RunConfig.training
+    step: int
+    minutes: float
+    """Of training."""
+    asking_minutes: float
+    """Of acting and asking the experts."""
+    rounds: tuple[int, ...]
+    """Steps after which they were asked."""
+    suites: Mapping[str, SuiteData]
+    documents: Sequence[Dataset]
+    versions: Mapping[str, str]
+    """Of the packages that the episodes were recorded with."""
+    scores: Scores | None
+
+
+def collect_facts(run: Path, *, name: str, command: str, machine: str, scores: Scores | None) -> Facts:
+    """Reads what the card of a run says.
+
+    Args:
+        run: folder of the run, which is where it was trained.
+        name: under which it is published.
+        command: that trained it.
+        machine: that it was trained on.
+        scores: of `gato-lite eval`; None where it was not scored.
+
+    Raises:
+        FileNotFoundError: a recording is not where the run's configuration names it.
+        RunError, ValueError: the run or a recording is damaged.
+    """
+    training = read_run_config(run).training
+    checkpoint = load_checkpoint(run, with_optimizer=False)
+    suites: dict[str, SuiteData] = {}
+    documents, versions = [], dict[str, str]()
+    for folder, _ in training.get("data", []):
+        try:
+            dataset = open_data(folder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; the card counts what the run was trained on: call this where it was trained"
+            ) from error
+        if dataset.info.kind == "documents":
+            documents.append(dataset)
+            continue
+        suite = suites.setdefault(suite_of(dataset.info.task), SuiteData())
+        suite.tasks += 1
+        suite.episodes += dataset.info.n_rows
+        suite.timesteps += dataset.info.n_timesteps
+        versions |= {key: value for key, value in dataset.info.generator.items() if key in PACKAGES}
+    asked = [
+        msgspec.json.decode(path.read_bytes(), type=Asked) for path in (run / ASKED_FOLDER).glob("step_*/asked.json")
+    ]
+    for path in (run / ASKED_FOLDER).glob("step_*/*/dataset.json"):
+        info = Dataset.open(path.parent).info
+        suites.setdefault(suite_of(info.task), SuiteData()).asked += info.n_rows
+    return Facts(
+        name=name,
+        command=command,
+        machine=machine,
+        gato=load(run),
+        training=training,
+        step=checkpoint.step,
+        minutes=float(checkpoint.state.get("elapsed_s", 0.0)) / 60,
+        asking_minutes=sum(found.seconds for found in asked) / 60,
+        rounds=tuple(sorted(found.step for found in asked)),
+        suites=suites,
+        documents=documents,
+        versions=versions,
+        scores=scores,
+    )
+
+
+def model_card(facts: Facts, published: Path) -> str:
+    """The card.
+
+    Args:
+        facts: of the run.
+        published: folder of the published run, whose hash the card names.
+    """
+    sections = [
+        _introduction(facts),
+        _use(facts),
+        _training(facts),
+        _data(facts),
+        _scores(facts),
+        _limits(facts),
+        _weights(facts, published),
+        _tasks(facts),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _introduction(facts: Facts) -> str:
+    shape = facts.gato.config
+    n_task = len(facts.gato.formats)
+    does = [f"plays {n_task} task{'s' * (n_task != 1)}"] if n_task else []
+    does += [{"emoji": "names emoji", "text": "continues English text"}.get(name, "") for name in _names(facts)]
+    return (
+        f"# {facts.name}: model card\n\n"
+        f"One set of weights that {_listed(word for word in does if word)}. It is a decoder-only Transformer of "
+        f"{facts.gato.n_parameters / 1e6:.2f} million parameters: {shape.n_layer} layers of width {shape.d_model} with "
+        f"{shape.n_head} heads, and {shape.context_length} tokens of context. It comes with gato_lite; "
+        f"`python -m gato_lite.train.ship_run` wrote this page."
+    )
+
+
+def _use(facts: Facts) -> str:
+    names = [task.name for task in facts.gato.formats]
+    task = EXAMPLE_TASK if EXAMPLE_TASK in names or not names else names[0]
+    commands = [
+        f"gato-lite play {task} --video film.mp4",
+        f"gato-lite eval {facts.name} --tasks '{suite_of(task)}/*' --episodes 100",
+        f'gato-lite prompt {facts.name} "She was not" --max-tokens 40',
+    ]
+    body = "\n".join(commands)
+    return (
+        f"## How to use it\n\n```bash\n{body}\n```\n\n"
+        f'In Python, `gato_lite.load("{facts.name}")` gives the model. No training and no download: the weights are in '
+        "the package."
+    )
+
+
+def _training(facts: Facts) -> str:
+    training = facts.training
+    tokens = facts.step * int(training["tokens_per_step"])
+    asked = ""
+    if facts.rounds:
+        steps = _listed(f"{step:,}" for step in facts.rounds)
+        asked = (
+            f" After {steps} steps the model acted itself and the experts said what they would have done in its "
+            f"episodes, which took {facts.asking_minutes:.0f} minutes more."
+        )
+    begun = f" It began with the weights of the run `{Path(training['init']).name}`." if "init" in training else ""
+    return (
+        f"## How it was trained\n\n`{facts.command}`, on {facts.machine}: {facts.step:,} steps in "
+        f"{facts.minutes:.1f} minutes of training, about {tokens / 1e6:,.1f} million tokens "
+        f"({training['tokens_per_step']:,} a step).{asked}{begun} Optimiser: {training['optimiser']}; preset: "
+        f"{training['preset']}; seed: {training['seed']}. It is one run, and it learnt from episodes and documents "
+        "alone: there was no reinforcement learning."
+    )
+
+
+def _data(facts: Facts) -> str:
+    parts = ["## What it was trained on"]
+    if facts.suites:
+        head = ("suite", "tasks", "episodes of experts", "timesteps", "own episodes labelled by experts")
+        rows = [
+            (name, *(f"{n:,}" for n in (suite.tasks, suite.episodes, suite.timesteps, suite.asked)))
+            for name, suite in facts.suites.items()
+        ]
+        parts.append(_table(head, rows))
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items()))
+        parts.append(
+            "The experts are programs: rules, planners, controllers, and the scripts and bots that come with the "
+            f"suites. Episodes were recorded with {versions}."
+        )
+    told = [
+        f"- `{info.task}`, {info.n_rows:,} documents, a part of which was held out. "
+        f"Licence: {info.licence or 'not known'}. {info.attribution or ''}".rstrip()
+        for info in (dataset.info for dataset in facts.documents)
+    ]
+    parts += ["\n".join(told)] if told else []
+    parts.append(
+        "The licences of what comes with the package are in `gato_lite/data/LICENSES.md`. The weights are under the "
+        "Apache License 2.0, as the code."
+    )
+    return "\n\n".join(parts)
+
+
+def _scores(facts: Facts) -> str:
+    scores = facts.scores
+    if scores is None:
+        return "## What it reaches\n\nIt was not scored."
+    parts = ["## What it reaches"]
+    if scores.tasks:
+        parts += [_how_measured(facts, scores), _suite_table(scores)]
+    if scores.documents:
+        rows = [
+            (f"`{name}`", found.metric, _with_interval(found.mean, found.low, found.high), f"{found.n:,}", beside)
+            for name, found in scores.documents.items()
+            for beside in [", ".join(f"{what} {number(value)}" for what, value in found.baselines.items())]
+        ]
+        parts.append("Held-out pictures and texts, beside what needs no understanding:")
+        parts.append(_table(("documents", "metric", "score (95 %)", "n", "beside"), rows))
+    return "\n\n".join(parts)
+
+
+def _how_measured(facts: Facts, scores: Scores) -> str:
+    played = [score.episodes + score.failed for score in scores.tasks.values()]
+    seeds = sorted({score.seed for score in scores.tasks.values()})
+    command = f"gato-lite eval {facts.name}"
+    trained = {task.name for task in facts.gato.formats}
+    left_out = sorted(trained - scores.tasks.keys())
+    if left_out:
+        command += " --tasks " + " ".join(f"'{suite}/*'" for suite in by_suite(scores.tasks))
+    command += f" --episodes {max(played)}" + (f" --seed {seeds[0]}" if seeds != [EVALUATION_SEED] else "")
+    told = (
+        f"A normalised score is 0 for random actions and 1 for the task's expert. Each task was played on "
+        f"{max(played)} seeded episodes, the same for everyone, from seed {seeds[0]:,} on, of which no training data "
+        f"was made; actions are the likeliest ones. Intervals are 95 % bootstrap ones over episodes. The same again: "
+        f"`{command} --json eval.json`."
+    )
+    if failed := sum(score.failed for score in scores.tasks.values()):
+        told += f" {failed} of {sum(played)} episodes failed in their environments and are in no score."
+    if left_out:
+        told += f" Trained on but not scored: {_listed(left_out)}."
+    return told
+
+
+def _suite_table(scores: Scores) -> str:
+    rows = [(name, suite) for name, suite in scores.suites.items() if suite.n_scored]
+    if scores.overall is not None and len(rows) > 1:
+        rows.append(("**all**", scores.overall))
+    head = ("suite", "tasks", "mean", "median", "IQM", "tasks ≥ 50 % of the expert", "≥ 80 %", "≥ 90 %")
+    body = [
+        (
+            name,
+            str(suite.n_scored),
+            *(_suite_value(suite, kind) for kind in ("mean", "median", "iqm")),
+            *(_suite_share(suite, kind) for kind in ("above_50", "above_80", "above_90")),
+        )
+        for name, suite in rows
+    ]
+    return _table(head, body)
+
+
+def _suite_value(suite: SuiteScore, kind: str) -> str:
+    return _with_interval(getattr(suite, kind), *suite.intervals.get(kind, (None, None)))
+
+
+def _suite_share(suite: SuiteScore, kind: str) -> str:
+    share: float | None = getattr(suite, kind)
+    if share is None or kind not in suite.intervals:
+        return percent(share)
+    low, high = suite.intervals[kind]
+    return f"{percent(share)} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def _limits(facts: Facts) -> str:
+    points = list(LIMITS)
+    if facts.scores is not None:
+        points += _weak(facts.scores)
+    if "text" in _names(facts):
+        points.append(
+            "Its text goes on in the manner of six novels and a dictionary. It knows no facts, follows no instructions "
+            "beyond those of its tasks, and reads English alone."
+        )
+    if "emoji" in _names(facts):
+        points.append("Of pictures it names emoji, of 32 × 32 pixels in two drawing styles, and little else.")
+    return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
+
+
+def _weak(scores: Scores) -> list[str]:
+    """What it is worst at."""
+    means = {name: suite.mean for name, suite in scores.suites.items() if suite.mean is not None}
+    weak = sorted((mean, name) for name, mean in means.items() if mean < WEAK)
+    found = []
+    if weak:
+        told = _listed(f"{name} ({number(mean)})" for mean, name in weak)
+        found.append(f"Weak suites, with a mean below {WEAK}: {told}.")
+    elif means:
+        mean, name = min((mean, name) for name, mean in means.items())
+        found.append(f"No suite has a mean below {WEAK}; the lowest is {name} ({number(mean)}).")
+    scored = {name: score.normalised for name, score in scores.tasks.items() if score.normalised is not None}
+    low = sorted((value, name) for name, value in scored.items() if value < HALF)
+    if low:
+        told = _listed(f"`{name}` ({number(value)})" for value, name in low)
+        found.append(f"{len(low)} of {len(scored)} tasks are below half of the expert: {told}.")
+    return found
+
+
+def _weights(facts: Facts, published: Path) -> str:
+    folder = next(iter(published.glob("checkpoints/step_*")))
+    record = read_manifest(folder).files[MODEL_FILE]
+    place = folder.relative_to(published).as_posix()
+    return (
+        f"## The weights\n\n`gato_lite/data/runs/{facts.name}/{place}/{MODEL_FILE}`, float32 as safetensors, "
+        f"{record.size:,} bytes, SHA-256\n\n    {record.sha256}\n\n"
+        "The hash is in `manifest.json` beside them too, and is checked whenever they are loaded; "
+        f"`gato-lite verify {facts.name}` checks all files."
+    )
+
+
+def _tasks(facts: Facts) -> str:
+    if facts.scores is None or not facts.scores.tasks:
+        return ""
+    parts = ["## Every task"]
+    for suite, names in by_suite(facts.scores.tasks).items():
+        rows = [_task_row(name, facts.scores.tasks[name]) for name in names]
+        parts += [f"### {suite}", _table(("task", "score", "random", "expert", "normalised (95 %)", "episodes"), rows)]
+    return "\n\n".join(parts)
+
+
+def _task_row(name: str, score: TaskScore) -> tuple[str, ...]:
+    """Success as a percentage, returns as numbers."""
+    is_share = score.success is not None and score.success == score.mean
+    ends = [percent(value) if is_share else number(value, 1) for value in (score.mean, score.random, score.expert)]
+    return f"`{short(name)}`", *ends, _with_interval(score.normalised, score.low, score.high), str(score.episodes)
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    return number(value) if low is None or high is None else f"{number(value)} ({number(low)}–{number(high)})"
+
+
+def _names(facts: Facts) -> list[str]:
+    """Of the datasets of documents."""
+    return [dataset.info.task for dataset in facts.documents]
+
+
+def _listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
