@@ -18,6 +18,7 @@ from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.envs.stage import told
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
+from gato_lite.train.console import PROGRAM, print_note
 from gato_lite.train.rollout import Outcome
 
 STEPS_PER_SECOND: Final = 6.0
@@ -33,7 +34,7 @@ EPISODE_BYTES: Final = 2_000_000
 class _Remembering(gym.Wrapper[Any, Any, Any, Any]):  # Any: of whatever task it is
     """Keeps how the episode goes, and the last `info`, which may say which actions are allowed.
 
-    What the environment raises becomes a FilmError that names the task, but for a ValueError, which tells enough.
+    What the environment raises becomes a FilmError that names the task.
     """
 
     info: dict[str, Any]
@@ -41,7 +42,7 @@ class _Remembering(gym.Wrapper[Any, Any, Any, Any]):  # Any: of whatever task it
     length: int
 
     def __init__(self, task: Task) -> None:
-        with _named(task.name, "make"):
+        with _named(task.name, "make", but=(ImportError, ValueError)):  # not installed, not known
             env = task.make(True, "rgb_array")
         super().__init__(env)
         self._name = task.name
@@ -65,11 +66,11 @@ class _Remembering(gym.Wrapper[Any, Any, Any, Any]):  # Any: of whatever task it
 
 
 @contextlib.contextmanager
-def _named(task: str, call: str) -> Iterator[None]:
-    """Tells which environment raised and in what; what is not installed or known tells that itself."""
+def _named(task: str, call: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Tells which environment raised and in what; errors `but` these tell it themselves."""
     try:
         yield
-    except (ImportError, ValueError):
+    except but:
         raise
     except Exception as error:
         raise FilmError(f"{task} cannot be filmed: {call} raised {told(error)}; leave out the film") from error
@@ -102,15 +103,17 @@ def film_tasks(
         on_film: called with films done and in all.
 
     Returns:
-        The film of each task by its name.
+        The film of each task by its name. A task that cannot be filmed is left out, with a note.
 
     Raises:
         ImportError: the `video` extra is not installed.
     """
     films = {}
     for index, task in enumerate(tasks):
-        film, _ = _film(gato, task, folder / film_name(task.name), seed)
-        films[task.name] = film.path
+        try:
+            films[task.name] = _film(gato, task, folder / film_name(task.name), seed)[0].path
+        except FilmError as error:
+            print_note(f"{PROGRAM}: {error}")
         if on_film is not None:
             on_film(index + 1, len(tasks))
     return films
@@ -150,7 +153,9 @@ def _film(
     **how: Any,  # Any: options of record_film
 ) -> tuple[Film, _Remembering]:
     """A film, and the environment after its last episode."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium draws with pygame, which may look for a screen
+    if "DISPLAY" not in os.environ:  # pygame and MuJoCo look for a screen, and MuJoCo does not draw without
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("MUJOCO_GL", "egl")
     env = _Remembering(task)
     try:
         name = task.name if any(known.name == task.name for known in gato.formats) else None

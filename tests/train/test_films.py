@@ -52,6 +52,15 @@ def test_a_long_episode_is_played_beyond_its_film(gato: Gato, tmp_path: Path, mo
     assert (tmp_path / "short.mp4").stat().st_size < (tmp_path / "long.mp4").stat().st_size
 
 
+def test_a_task_that_cannot_be_filmed_is_left_out(
+    gato: Gato, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lake,) = find_tasks(["toy/FrozenLakeNotSlippery"])
+    hot = Task(name="mine/Hot", make_env=lambda evaluation, mode: Faulty(lake.make_env(evaluation, mode)))
+    assert list(film_tasks(gato, [hot, lake], tmp_path)) == [lake.name]
+    assert capsys.readouterr().err.startswith("gato-lite: mine/Hot cannot be filmed: step 1 raised RuntimeError: ")
+
+
 class Faulty(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         raise RuntimeError("the motor is hot")

@@ -12,6 +12,7 @@ from gato_lite import shelf
 from gato_lite.checkpoint import save_checkpoint
 from gato_lite.config import GatoConfig, TokenSpec
 from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.envs.task import MODULES
 from gato_lite.model import Gato
 from gato_lite.run import RunConfig, task_format, write_run
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -23,14 +24,16 @@ LAKE = "toy/FrozenLakeNotSlippery"
 
 @pytest.fixture(autouse=True)
 def generalist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A published run that knows one task."""
+    """A published run that knows two tasks, one of which is not installed."""
     vocabulary = Vocabulary.shipped()
     shape = {"n_layer": 1, "n_head": 1, "d_model": 8, "d_ff": 8, "d_encoder": 8, "context_length": 64}
     gato = Gato(GatoConfig(**shape, vocab_size=vocabulary.size), vocabulary)
     lake = task_format(LAKE, gym.spaces.Discrete(16), gym.spaces.Discrete(4), TokenSpec(), None)
     run = tmp_path / "published" / "generalist"
     training = {"data": [["data/lake", 1.0]]}  # which is not there, as with any run of somebody else's
-    config = RunConfig(model=gato.config, tasks=(lake,), vocabulary=vocabulary.fingerprint, training=training)
+    level = task_format("babyai/GoToObj", gym.spaces.Discrete(16), gym.spaces.Discrete(4), TokenSpec(), None)
+    monkeypatch.setitem(MODULES, "babyai", ("no_such_module",))
+    config = RunConfig(model=gato.config, tasks=(lake, level), vocabulary=vocabulary.fingerprint, training=training)
     write_run(run, config, vocabulary)
     save_checkpoint(run, 1, model=gato.state_dict(), optimizer={}, state={})
     monkeypatch.setattr(shelf, "RUNS", run.parent)
@@ -119,16 +122,15 @@ def test_what_is_wrong_is_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(shelf, "RUNS", tmp_path / "empty")
         assert refused(capsys, LAKE).startswith("this installation came without the weights of 'generalist', expected")
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert refused(capsys, "metaworld/reach").endswith("pip install 'gato_lite[robotics]'")
+    assert refused(capsys, "babyai/GoToObj").endswith("not installed: pip install 'gato_lite[babyai]'")
 
 
 def test_the_name_stands_for_the_run_in_every_command(
     capsys: pytest.CaptureFixture[str], generalist: Path, tmp_path: Path
 ) -> None:
-    code, out, err = (main(["eval", "generalist", "--episodes", "1", "--workers", "1"]), *capsys.readouterr())
-    assert (code, err) == (0, "")
-    assert "FrozenLakeNotSlippery" in out
+    code, out, err = (main(["eval", "--episodes", "1", "--workers", "1", "--json", "-"]), *capsys.readouterr())
+    assert (code, err) == (0, "left out, since not installed: 1 of babyai: pip install 'gato_lite[babyai]'\n")
+    assert json.loads(out)["tasks"].keys() == {LAKE}
     assert main(["eval", "generalist", "--episodes", "1", "--prompt"]) == 2
     assert (
         "expected them in data/lake, found none of toy/FrozenLakeNotSlippery; give their datasets"

@@ -14,6 +14,7 @@ import msgspec
 from tyro.conf import Positional, arg
 
 from gato_lite.envs.seeds import EVALUATION_SEED
+from gato_lite.shelf import GENERALIST
 from gato_lite.train.console import (
     answer_only,
     bar,
@@ -49,10 +50,11 @@ class Options:
     episodes of each task. An episode that its environment broke is in no score: it is listed, and the exit code is 1.
     """
 
-    run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """Folder of the run; or generalist, which comes with the package."""
+    run: Positional[Annotated[Path, arg(metavar="RUN")]] = Path(GENERALIST)
+    """Folder of the run; generalist comes with the package."""
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK …", help_behavior_hint="")] = ()
-    """Names or patterns such as 'babyai/*', gym:ID, 'vision/*' or 'text/*'; none means all that the run learnt."""
+    """Names or patterns such as 'babyai/*', gym:ID, 'vision/*' or 'text/*'; none means all that the run learnt and
+    that are installed."""
     episodes: int = 100
     """Episodes of each task."""
     documents: int = 1000
@@ -274,20 +276,31 @@ def _known_tasks(run: Path, trained: Sequence[str], *, beside: bool) -> Sequence
     from gato_lite.envs.task import imported_module
 
     known, unknown, importing = [], [], []
+    missing: list[Task] = []
     for name in trained:
         if imported_module(name) is not None:  # a file may not choose what is imported; the user may
             importing.append(name)
             continue
         try:
-            find_tasks([name])
+            (task,) = find_tasks([name])
         except ValueError:
             unknown.append(name)
-        else:
+            continue
+        if task.installed:
             known.append(name)
+        else:
+            missing.append(task)
     if importing:
         print_note(
             f"left out, since making them imports a module: {', '.join(importing)}; name with --tasks what to play"
         )
+    if missing:
+        suites = ", ".join(dict.fromkeys(task.suite for task in missing))
+        extras = ",".join(dict.fromkeys(str(task.extra) for task in missing))
+        told = f"not installed: {len(missing)} of {suites}: pip install 'gato_lite[{extras}]'"
+        if not known and not beside:
+            raise ImportError(f"{run}: {told}")
+        print_note(f"left out, since {told}")
     if not known and not beside:
         own = [*unknown, *importing]
         what = f"only tasks of your own ({', '.join(own)})" if own else "no environment"
