@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gato_lite.config import TokenSpec
 from gato_lite.envs.classic import gymnasium_task
 from gato_lite.envs.experts import AnyEnv, Expert, Rule
 from gato_lite.envs.task import Task
@@ -60,6 +61,7 @@ TASKS: Final = (
         make_env=gymnasium_task("LunarLander-v3"),
         expert=lander,
         instruction="Land between the flags.",
+        spec=TokenSpec(history=4),
         least_return=200.0,
         extra="control",
     ),
@@ -68,6 +70,7 @@ TASKS: Final = (
         make_env=gymnasium_task("LunarLander-v3", continuous=True),
         expert=lander,
         instruction="Land between the flags with any thrust.",
+        spec=TokenSpec(history=1),
         least_return=200.0,
         extra="control",
     ),
@@ -76,6 +79,7 @@ TASKS: Final = (
         make_env=gymnasium_task("BipedalWalker-v3"),
         expert=walker,
         instruction="Walk to the end on two legs.",
+        spec=TokenSpec(history=1),
         least_return=ARRIVED,
         extra="control",
     ),

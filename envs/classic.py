@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.wrappers import TimeLimit
 
+from gato_lite.config import TokenSpec
 from gato_lite.envs.experts import AnyEnv, Expert, Rule, value_iteration
 from gato_lite.envs.task import MakeEnv, Metric, Task
 
@@ -124,7 +125,13 @@ def blackjack(env: AnyEnv) -> Expert:
 
 
 def _classic(name: str, environment: str, expert: Callable[[AnyEnv], Expert], instruction: str) -> Task:
-    return Task(name=f"classic/{name}", make_env=gymnasium_task(environment), expert=expert, instruction=instruction)
+    return Task(
+        name=f"classic/{name}",
+        make_env=gymnasium_task(environment),
+        expert=expert,
+        instruction=instruction,
+        spec=TokenSpec(history=4),
+    )
 
 
 def _toy(

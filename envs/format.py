@@ -42,6 +42,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     once: tuple[str, ...] = ()
     patch_size: int = 16
     pixel_high: tuple[int, ...] | None = None
+    history: int | None = None
     separator: bool = False
 
     @classmethod

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.utils import seeding
 
+from gato_lite.config import TokenSpec
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
 from gato_lite.envs.task import Task
 
@@ -151,6 +152,7 @@ TASKS: Final = tuple(
         make_env=table_task(name),
         expert=scripted(name),
         instruction=instruction,
+        spec=TokenSpec(history=1),
         metric="success",
         must_succeed=True,
         stop_after_success=AFTER_SUCCESS,

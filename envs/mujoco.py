@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from gato_lite.config import TokenSpec
 from gato_lite.envs.ars import linear_policy
 from gato_lite.envs.classic import gymnasium_task
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
@@ -97,6 +98,7 @@ def _task(name: str, expert: Callable[[AnyEnv], Expert], instruction: str) -> Ta
         make_env=gymnasium_task(f"{name}-v5"),
         expert=expert,
         instruction=instruction,
+        spec=TokenSpec(history=1),
         extra="control",
         time_limit_s=60.0,
     )

@@ -52,12 +52,19 @@ class TokenSpec:
     """Side of a square patch in pixels, at most the model's own."""
     pixel_high: tuple[int, ...] | None = None
     """Largest raw value of each channel, scaled to 255 (symbolic grids); None means pixels are used as they are."""
+    history: int | None = None
+    """Most timesteps of an episode that stand in a window; None is as many as fit the context.
+
+    Few where the observation says all that matters: a model that sees its past actions learns to repeat them.
+    """
     separator: bool = False
     """Whether a separator token stands between observation and action (GATO section 2.1)."""
 
     def __post_init__(self) -> None:
         if self.patch_size < 1:
             raise ValueError(f"patch_size must be at least 1 pixel, got patch_size={self.patch_size}")
+        if self.history is not None and self.history < 1:
+            raise ValueError(f"history must be at least 1 timestep or None, got history={self.history}")
         if self.pixel_high is not None and any(not 1 <= high <= 255 for high in self.pixel_high):
             raise ValueError(f"pixel_high must be in 1..255 for every channel, got {self.pixel_high}")
 

@@ -6,6 +6,7 @@ Source: Reed et al. 2022, section 2.2 and appendix C.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from gato_lite.glance import Glance, WordTensors
 from gato_lite.patches import LinearPatch, MlpPatch, TransformerPatch, patch_encoder
 from gato_lite.sequence import PATCH_PLACES, Tokens, patch_places
 from gato_lite.words import Words
+
+TABLE_STD: Final = 0.02
+"""Standard deviation of the numbers in a new table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +176,7 @@ class Embedding(nn.Module):
     def initialise(self, generator: torch.Generator | None) -> None:
         """Small tables, encoders whose output has the scale of a table's row."""
         for table in (self.tokens, self.locals, self.patch_rows, self.patch_columns):
-            table.weight.normal_(0.0, 0.02, generator=generator)
+            table.weight.normal_(0.0, TABLE_STD, generator=generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)

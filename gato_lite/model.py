@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gato_lite.attention import Backend, attend
+from gato_lite.bins import smooth_table, smoothed
 from gato_lite.config import GatoConfig
-from gato_lite.embedding import Embedding, TokenTensors, to_tensors
+from gato_lite.embedding import TABLE_STD, Embedding, TokenTensors, to_tensors
 from gato_lite.sequence import Stream, Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.transformer import AttentionOver, Transformer
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 MODALITIES = ("text", "continuous", "discrete")
 """Names of the three id ranges that a loss can be about, in the order of `Targets.modality`."""
+BINS = 1
+"""The modality of continuous actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ class Losses:
     """What one stream cost."""
 
     mean: Tensor
-    """Cross-entropy in nats, mean over all target tokens; what is differentiated."""
+    """Cross-entropy in nats, mean over all target tokens, bins smoothed; what is differentiated."""
     groups: tuple[tuple[TargetGroup, Tensor], ...]
     """Target rows of each modality with their own losses, (R,) nats, detached."""
 
@@ -125,6 +128,11 @@ class Gato(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.embedding.initialise(generator)
         self.transformer.initialise(generator)
+        bins = self.vocabulary.bin_ids
+        with torch.no_grad():
+            self.embedding.tokens.weight[bins.start : bins.stop] = smooth_table(
+                len(bins), config.d_model, TABLE_STD, generator
+            )
 
     @property
     def device(self) -> torch.device:
@@ -193,13 +201,18 @@ class Gato(nn.Module):
         if not stream.targets:
             raise ValueError("a training stream needs at least one target token (text or action), got none")
         hidden = self(stream, backend, torch.cat([group.rows for group in stream.targets]))  # (R, D)
-        groups = []
+        groups: list[tuple[TargetGroup, Tensor]] = []
+        summed: list[Tensor] = []
         for group, rows in zip(stream.targets, hidden.split([len(g.rows) for g in stream.targets]), strict=True):
-            logits = self.logits(rows, self.modality_ids(group.modality))
-            groups.append((group, F.cross_entropy(logits.float(), group.classes, reduction="none")))  # (R,)
-        n_target = sum(len(losses) for _, losses in groups)
-        mean = torch.stack([losses.sum() for _, losses in groups]).sum() / n_target
-        return Losses(mean=mean, groups=tuple((group, losses.detach()) for group, losses in groups))
+            scores = F.log_softmax(self.logits(rows, self.modality_ids(group.modality)).float(), -1)  # (R, V)
+            losses = -scores.gather(1, group.classes[:, None])[:, 0]  # (R,)
+            if group.modality == BINS:
+                summed.append(-(scores * smoothed(group.classes, scores.shape[1])).sum())
+            else:
+                summed.append(losses.sum())
+            groups.append((group, losses.detach()))
+        mean = torch.stack(summed).sum() / stream.n_target
+        return Losses(mean=mean, groups=tuple(groups))
 
     def modality_ids(self, modality: int) -> Tensor | slice:
         """Token ids among which the next token of that modality is chosen."""

@@ -28,7 +28,7 @@ from gato_lite.inputs import ObservationError, allowed_values, listed, per_slot
 from gato_lite.model import Gato
 from gato_lite.sampling import Legal, Sampler
 from gato_lite.sequence import Tokens, concatenate, plain
-from gato_lite.slots import Action, Demonstration, Observation, Slot, Speaker, Timestep, newest
+from gato_lite.slots import Action, Demonstration, Observation, Slot, Speaker, Timestep
 from gato_lite.spaces import AnySpace
 
 
@@ -256,7 +256,7 @@ class Policy:
             n_new = sum(map(len, new))
             room = self._decoder.context_length - cursors[index] - n_new
             slot.unread = []
-            if cursors[index] == 0 or room < 0:
+            if cursors[index] == 0 or room < 0 or (observed and slot.is_full):
                 begun.append(index)
                 continue
             if self._drafts and slot.language.ranges is not None:
@@ -280,7 +280,7 @@ class Policy:
             slot = self._slots[index]
             room = self._decoder.context_length - len(slot.prefix)
             if self._decoder.cursors[index]:
-                slot.timesteps = newest(slot.timesteps, room // 2) or slot.timesteps[-1:]
+                slot.drop_older(room // 2)
             window = slot.window(self.gato.vocabulary)
             if len(window) > self._decoder.context_length:
                 raise ValueError(self._too_long(index, len(window) - len(slot.prefix)))

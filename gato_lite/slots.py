@@ -107,6 +107,18 @@ class Slot:
         """A new episode."""
         self.timesteps, self.seen, self.unread, self.n_seen = [], None, [], 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the window has more timesteps than its kind of environment is to show."""
+        history = self.language.spec.history
+        return history is not None and len(self.timesteps) > history
+
+    def drop_older(self, budget: int) -> None:
+        """Drops the older half of the window, or more where `budget` tokens are less; the last timestep stays."""
+        history = self.language.spec.history
+        kept = self.timesteps if history is None else self.timesteps[-((history + 1) // 2) :]
+        self.timesteps = newest(kept, budget) or kept[-1:]
+
     def window(self, vocabulary: Vocabulary) -> Tokens:
         """All that the next prediction is over."""
         return concatenate([self.prefix, *window_tokens(self.timesteps, vocabulary)])

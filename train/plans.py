@@ -98,13 +98,14 @@ def _balance() -> dict[str, Part]:
         "toy/Taxi": Part(2000, 0.25),
         "toy/CliffWalking": Part(100, 0.05),
         "toy/Blackjack": Part(2000, 0.05),
-        "box2d/LunarLander*": Part(200, 0.5, 12),
+        "box2d/LunarLander*": Part(200, 0.5, 20),
         "box2d/BipedalWalker": Part(60, 0.8),
-        "mujoco/*": Part(100, 0.3, 4),
-        "mujoco/InvertedPendulum": Part(50, 0.1, 4),
+        "mujoco/*": Part(100, 0.3, 6),
+        "mujoco/InvertedPendulum": Part(50, 0.2, 12),
         "mujoco/Reacher": Part(300, 0.3, 16),
-        "mujoco/HalfCheetah": Part(100, 0.6, 4),
+        "mujoco/HalfCheetah": Part(100, 0.6, 8),
         "mujoco/Pusher": Part(200, 0.3, 8),
+        "mujoco/InvertedDoublePendulum": Part(100, 0.4, 12),
     }
 
 
@@ -133,7 +134,7 @@ def _missions() -> list[dict[str, Part]]:
 
 def _table() -> dict[str, Part]:
     """Meta-World: its experts see what the model sees, so that asking them pays."""
-    return {"metaworld/*": Part(200, 0.2, 6)}
+    return {"metaworld/*": Part(100, 0.2, 8)}
 
 
 def babyai() -> Plan:

@@ -81,7 +81,13 @@ def generalist() -> TrainConfig:
     gato-lite train generalist --out runs/generalist --minutes 60
     """
     return TrainConfig(
-        preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True, tokens_per_step=4096
+        preset="lite-1m",
+        patch_encoder="conv",
+        patch_size=32,
+        optimiser="muon",
+        augment=True,
+        tokens_per_step=4096,
+        warmup_steps=200,
     )
 
 

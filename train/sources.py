@@ -173,26 +173,32 @@ class ControlSource:
     def _window(self, chance: float, index: int, budget: int) -> _Window | None:
         """A window of at most `budget` tokens: the whole episode if it fits, else from a random timestep of it."""
         start, stop = int(self._episodes[index]), int(self._episodes[index + 1])
-        first, last = start, self._tokens.last_within(start, stop, budget)
+        first, last = start, self._last(start, stop, budget)
         if last < stop:  # the episode is longer than the window: begin anywhere, end where the budget does
             earliest = start - (last - start) // 2
             first = max(start, earliest + int(chance * (stop - earliest)))
-            last = self._tokens.last_within(first, stop, budget)
+            last = self._last(first, stop, budget)
         return None if last == first else (first, last)
+
+    def _last(self, first: int, stop: int, budget: int) -> int:
+        """Where the longest window from `first` ends: at `stop`, or where tokens or timesteps are too many."""
+        if self.spec.history is not None:
+            stop = min(stop, first + self.spec.history)
+        return self._tokens.last_within(first, stop, budget)
 
     def _prompt(self, end: float, chance: float, index: int, budget: int) -> _Window | None:
         """A stretch of an episode: half of the time its end, else anywhere (GATO section 2.2)."""
         start, stop = int(self._episodes[index]), int(self._episodes[index + 1])
         first = start + int(chance * (stop - start))
         if end < 0.5:  # the earliest start from which the end still fits
-            first = start
-            if self._tokens.last_within(start, stop, budget) < stop:
+            first = start if self.spec.history is None else max(start, stop - self.spec.history)
+            if self._tokens.last_within(first, stop, budget) < stop:
                 lengths = self._tokens.lengths
                 limit = lengths[stop] - budget
-                first = start + min(int(lengths[start:stop].searchsorted(limit, side="left")), stop - 1 - start)
+                first += min(int(lengths[first:stop].searchsorted(limit, side="left")), stop - 1 - first)
                 while first < stop - 1 and self._tokens.window_length(first, stop) > budget:
                     first += 1
-        last = self._tokens.last_within(first, stop, budget)
+        last = self._last(first, stop, budget)
         return None if last == first else (first, last)
 
 

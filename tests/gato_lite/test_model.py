@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from gymnasium import spaces
 
+from gato_lite.bins import SPREAD
 from gato_lite.config import GatoConfig
 from gato_lite.exchange import picture_tokens
 from gato_lite.model import MODALITIES, Gato, StreamTensors, stream_tensors
@@ -67,7 +68,14 @@ def test_a_loss_is_that_of_full_logits_within_the_modality(gato: Gato) -> None:
         torch.testing.assert_close(found, torch.stack(nats[group.modality]))
         assert group.tasks.tolist() == tasks[group.modality]
         assert not found.requires_grad
-    torch.testing.assert_close(losses.mean, torch.stack([nat for part in nats for nat in part]).mean())
+    text, bins, discrete = (torch.stack(part) for part in nats)
+    rows = np.flatnonzero([int(label) in vocabulary.bin_ids for label in stream.labels] & stream.target)
+    near = torch.from_numpy(stream.labels[rows].astype(np.int64)) - vocabulary.bin_ids.start
+    places = torch.arange(len(vocabulary.bin_ids))
+    spread = torch.exp(-0.5 * ((places - near[:, None]) / SPREAD) ** 2)
+    smooth = F.cross_entropy(logits[rows - 1][:, ranges[1]], spread / spread.sum(1, keepdim=True), reduction="none")
+    assert len(smooth) == len(bins)
+    torch.testing.assert_close(losses.mean, torch.cat([text, smooth, discrete]).mean())
     assert losses.mean.requires_grad
 
 

@@ -45,6 +45,13 @@ TASKS: dict[str, tuple[gym.Space[Any], gym.Space[Any], TokenSpec, str | None]] =
         TokenSpec(),
         "Go.",
     ),
+    "brief": (
+        spaces.Dict(move=spaces.Box(-1, 1, (3,)), sign=spaces.Text(3, min_length=0, charset="ab")),
+        spaces.Box(-1, 1, (2,)),
+        TokenSpec(history=3, once=("sign",)),
+        "Reach it.",
+    ),
+    "now": (spaces.Box(-1, 1, (3,)), spaces.Discrete(3), TokenSpec(history=1), "Go."),
 }
 
 
@@ -204,6 +211,16 @@ def test_half_of_the_context_is_kept(make: Callable[..., Gato]) -> None:
     assert kept[:8] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert kept[8:13] == [4, 5, 6, 7, 8]
     assert set(kept[8:]) == {4, 5, 6, 7, 8}
+
+
+@pytest.mark.parametrize("history, counts", [(1, [1] * 6), (2, [1, 2, 1, 2, 1, 2]), (4, [1, 2, 3, 4, 2, 3, 4, 2])])
+def test_no_more_history_than_the_task_is_to_show(make: Callable[..., Gato], history: int, counts: list[int]) -> None:
+    policy = Policy(make(context_length=64), spaces.Discrete(4), spaces.Discrete(2), spec=TokenSpec(history=history))
+    kept = []
+    for step in range(len(counts)):
+        policy.act(step % 4)
+        kept.append(len(policy._slots[0].timesteps))
+    assert kept == counts
 
 
 def test_greedy_actions_of_a_slot_do_not_depend_on_the_others(make: Callable[..., Gato]) -> None:

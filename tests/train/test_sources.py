@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import gymnasium as gym
+import msgspec
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -79,6 +80,17 @@ class TestControl:
             assert (kinds[: first - 2] == 0).all()
             lengths.add(len(document.tokens))
         assert len(lengths) > 5
+
+    def test_no_more_history_than_the_task_is_to_show(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
+        """Neither in the episode nor in its prompt."""
+        dataset = Dataset.open(corridor.path)
+        dataset.info = msgspec.structs.replace(dataset.info, spec=msgspec.structs.replace(dataset.info.spec, history=2))
+        made = draws(ControlSource(dataset, vocabulary), 300, 200)
+        counts = [(int(document.target.sum()), len(document.tokens.chunks)) for document in made]
+        assert max(count for count, goals in counts if goals == 1) == 2
+        assert max(count for count, goals in counts if goals == 2) == 4
+        starts = {document.tokens.ids.tobytes() for document in made}
+        assert len(starts) > 30, "from anywhere in the episodes"
 
     def test_windows_begin_anywhere(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
         """Also in the middle of an episode, where the sign is blank."""
