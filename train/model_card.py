@@ -222,6 +222,8 @@ def _data(facts: Facts) -> str:
         for info in (dataset.info for dataset in facts.documents)
     ]
     parts += ["\n".join(told)] if told else []
+    if not facts.suites and not told:
+        parts.append("The run's configuration does not name it.")
     parts.append(
         "The licences of what comes with the package are in `gato_lite/data/LICENSES.md`. The weights are under the "
         "Apache License 2.0, as the code."
@@ -327,7 +329,7 @@ def _weak(scores: Scores) -> list[str]:
     low = sorted((value, name) for name, value in scored.items() if value < HALF)
     if low:
         told = _listed(f"`{name}` ({number(value)})" for value, name in low)
-        found.append(f"{len(low)} of {len(scored)} tasks are below half of the expert: {told}.")
+        found.append(f"Below half of the expert, {len(low)} of {len(scored)} tasks: {told}.")
     return found
 
 

@@ -89,7 +89,7 @@ def test_what_it_reaches(run: Path, tmp_path: Path) -> None:
     assert "| `CartPole` | 100.0 | 22.8 | 500.0 | 0.16 (0.16–0.16) | 3 |" in text
     assert "| `text/text` | bits per byte | 2.50 | 9 | xz 2.09 |" in text
     assert "Weak suites, with a mean below 0.75: classic (0.16).\n" in text
-    assert "1 of 2 tasks are below half of the expert: `classic/CartPole` (0.16).\n" in text
+    assert "Below half of the expert, 1 of 2 tasks: `classic/CartPole` (0.16).\n" in text
 
 
 def test_what_was_left_out_or_failed_is_told(run: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_was_left_out_or_failed_is_told(run: Path, tmp_path: Path) -> None:
     assert "1 of 2 episodes failed in their environments and are in no score." in text
     assert "Trained on but not scored: classic/CartPole." in text
     assert "No suite has a mean below 0.75; the lowest is toy (1.00)." in text
-    assert "below half of the expert" not in text
+    assert "Below half of the expert" not in text
 
 
 def test_tables_are_whole(run: Path, tmp_path: Path) -> None:
