@@ -111,6 +111,11 @@ class Seeded(gym.Wrapper[npt.NDArray[np.float64], npt.NDArray[np.float32], Any, 
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._within(observation), reward, terminated, truncated, info
 
+    def render(self) -> Any:
+        """The task's own picture, turned round: its camera hangs upside down."""
+        frame = self.env.render()
+        return np.rot90(frame, 2) if isinstance(frame, np.ndarray) else frame
+
     def _within(self, observation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert isinstance(self.observation_space, spaces.Box)
         return np.clip(observation, self.observation_space.low, self.observation_space.high)
