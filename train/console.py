@@ -109,13 +109,11 @@ def share_bar(what: str) -> Iterator[Callable[[float, str], None]]:
         TextColumn("{task.fields[text]}"),
         TextColumn("{task.fields[left]}"),
     )
-    start = time.monotonic()
+    left = _Left()
     console = Console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=2, transient=True) as progress:
         task = progress.add_task(what, total=1.0, text="", left="", visible=False)
-        yield lambda done, text: progress.update(
-            task, completed=done, text=text, left=_time_left(done, time.monotonic() - start), visible=True
-        )
+        yield lambda done, text: progress.update(task, completed=done, text=text, left=left.after(done), visible=True)
 
 
 class _Lines:
@@ -123,23 +121,43 @@ class _Lines:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.start = self.last = time.monotonic()
+        self.last = time.monotonic()
+        self.left = _Left()
 
     def show(self, done: float, text: str) -> None:
         now = time.monotonic()
+        left = self.left.after(done)
         if now - self.last < LINE_EVERY_S:
             return
         self.last = now
-        print_note(f"{self.what} {done:.0%}  {text}  {_time_left(done, now - self.start)}".rstrip())
+        print_note(f"{self.what} {done:.0%}  {text}  {left}".rstrip())
 
 
-def _time_left(done: float, elapsed_s: float) -> str:
-    """How long the rest takes if it goes on as it went so far."""
-    if not 0 < done < 1:
-        return ""
-    minutes, seconds = divmod(round(elapsed_s * (1 - done) / done), 60)
+class _Left:
+    """How long the rest takes, if it goes on as it has gone since the work itself began.
+
+    What was done before (reading data, an earlier run that is resumed) says nothing about the rate.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        """Share done, and when, at the first call with progress."""
+
+    def after(self, done: float) -> str:
+        """In words; empty while nobody can know."""
+        now = time.monotonic()
+        if self._first is None or not self._first[0]:
+            self._first = (done, now)
+        before, since = self._first
+        if not before < done < 1:
+            return ""
+        return _in_words((now - since) * (1 - done) / (done - before))
+
+
+def _in_words(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:

@@ -38,11 +38,12 @@ def test_answer_only_keeps_libraries_off_standard_output(capsys):
 
 
 def test_a_bar_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
-    times = iter([0.0, 0.0, 1.0, 40.0, 40.0, 40.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(times))
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     with console.bar("evaluating", "episodes") as show:
-        show(10, 100)  # at 1 s, and looked at again at 40 s
-        assert capsys.readouterr().err == "evaluating 10%  10/100 episodes  10.0 episodes/s  6:00 left\n"
+        for now[0], done in ((10.0, 10), (12.0, 12), (60.0, 60)):
+            show(done, 100)
+        assert capsys.readouterr().err == "evaluating 60%  60/100 episodes  1.0 episodes/s  0:40 left\n"
 
 
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
@@ -61,11 +62,16 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "step 10" in terminal.getvalue()
 
 
-@pytest.mark.parametrize(
-    "done, elapsed, left", [(0.0, 9.0, ""), (0.5, 61.0, "1:01 left"), (0.1, 3600.0, "9:00:00 left"), (1.0, 9.0, "")]
-)
-def test_time_left(done, elapsed, left):
-    assert console._time_left(done, elapsed) == left
+def test_time_left(monkeypatch):
+    """By the progress since there was any: reading data, or what an earlier run had done, is no measure."""
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    left = console._Left()
+    seen = []
+    for now[0], done in ((0, 0.0), (500, 0.5), (510, 0.6), (560, 0.9), (571, 1.0)):
+        seen.append(left.after(done))
+    assert seen == ["", "", "0:40 left", "0:15 left", ""]
+    assert console._in_words(32_400) == "9:00:00 left"
 
 
 def test_a_table_is_as_wide_as_its_values(capsys):
