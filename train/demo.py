@@ -193,25 +193,25 @@ def _films_and_words(
 ) -> tuple[dict[str, Path], CaptionScore, TextScore]:
     """Films in other processes, while this one names the held-out pictures and writes."""
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        filming = {pool.submit(_film, run, name): name for name in names}
+        filming = [pool.submit(_film, run, name) for name in names]
         gato = load(run)
         emoji, text = (open_data(name) for name in ("emoji", "text"))
         captions = score_captions(gato, emoji.read_documents("train"), emoji.read_documents("test"))
         train_text, test_text = ([d.text for d in text.read_documents(split)] for split in ("train", "test"))
         written = score_text(gato, train_text, test_text)
-        made = {}
+        made: dict[str, Path] = {}
         for done, future in enumerate(as_completed(filming)):
-            made[filming[future]] = future.result()
+            made |= future.result()
             show(done + 1, len(names))
-    return {name: made[name] for name in names}, captions, written
+    return {name: made[name] for name in names if name in made}, captions, written
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _film(run: Path, name: str) -> Path:
-    return film_tasks(load(run), find_tasks([name]), run / "films")[name]
+def _film(run: Path, name: str) -> dict[str, Path]:
+    return film_tasks(load(run), find_tasks([name]), run / "films")
 
 
 def _streams(run: Path, data: Path) -> list[TokenStream]:

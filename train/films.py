@@ -31,10 +31,14 @@ EPISODE_BYTES: Final = 2_000_000
 """Size that the picture's quality is lowered for in the film of an episode."""
 
 
+class UndrawnError(FilmError):
+    """An environment raised something when it was made, drawn or played for a film."""
+
+
 class _Remembering(gym.Wrapper[Any, Any, Any, Any]):  # Any: of whatever task it is
     """Keeps how the episode goes, and the last `info`, which may say which actions are allowed.
 
-    What the environment raises becomes a FilmError that names the task.
+    What the environment raises becomes an UndrawnError that names the task.
     """
 
     info: dict[str, Any]
@@ -73,7 +77,7 @@ def _named(task: str, call: str, but: tuple[type[Exception], ...] = ()) -> Itera
     except but:
         raise
     except Exception as error:
-        raise FilmError(f"{task} cannot be filmed: {call} raised {told(error)}; leave out the film") from error
+        raise UndrawnError(f"{task} cannot be filmed: {call} raised {told(error)}; leave out the film") from error
 
 
 def _act(policy: Policy, env: _Remembering, observation: Any) -> Any:  # Any: of whatever task it is
@@ -112,7 +116,7 @@ def film_tasks(
     for index, task in enumerate(tasks):
         try:
             films[task.name] = _film(gato, task, folder / film_name(task.name), seed)[0].path
-        except FilmError as error:
+        except UndrawnError as error:
             print_note(f"{PROGRAM}: {error}")
         if on_film is not None:
             on_film(index + 1, len(tasks))
@@ -131,7 +135,8 @@ def film_episode(gato: Gato, task: Task, path: Path, *, seed: int, temperature: 
 
     Raises:
         ImportError: the `video` extra is not installed.
-        FilmError: the environment cannot be drawn, or raised something.
+        UndrawnError: the environment cannot be drawn, or raised something.
+        FilmError: the encoder failed.
     """
     how = {"min_seconds": 0.0, "max_seconds": EPISODE_SECONDS, "max_bytes": EPISODE_BYTES, "to_the_end": True}
     _, env = _film(gato, task, path, seed, temperature, **how)

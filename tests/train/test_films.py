@@ -8,10 +8,9 @@ import pytest
 
 from gato_lite.config import GatoConfig
 from gato_lite.envs.catalogue import Task, find_tasks
-from gato_lite.envs.film import FilmError
 from gato_lite.model import Gato
 from gato_lite.train import films as films_module
-from gato_lite.train.films import film_episode, film_name, film_tasks
+from gato_lite.train.films import UndrawnError, film_episode, film_name, film_tasks
 from gato_lite.train.rollout import play
 
 
@@ -70,6 +69,6 @@ def test_what_an_environment_raises_names_it(gato: Gato, tmp_path: Path) -> None
     (lake,) = find_tasks(["toy/FrozenLakeNotSlippery"])
     task = Task(name="mine/Hot", make_env=lambda evaluation, mode: Faulty(lake.make_env(evaluation, mode)))
     expected = "mine/Hot cannot be filmed: step 1 raised RuntimeError: the motor is hot; leave out the film"
-    with pytest.raises(FilmError, match=expected):
+    with pytest.raises(UndrawnError, match=expected):
         film_episode(gato, task, tmp_path / "hot.mp4", seed=0)
     assert not list(tmp_path.iterdir())
