@@ -51,6 +51,23 @@ def words() -> TrainConfig:
     return TrainConfig(preset="lite-5m", optimiser="muon")
 
 
+def tune() -> TrainConfig:
+    """Gentler rates, for a new task on top of what a run has learnt.
+
+    gato-lite train tune --init generalist --data my-data --out runs/tuned --minutes 2
+
+    Add some of the old data (`--data my-data data/generalist=0.01`) where the old tasks are not to be forgotten.
+    """
+    return TrainConfig(
+        optimiser="muon",
+        learning_rate=1e-3,
+        matrix_learning_rate=3e-3,
+        warmup_steps=20,
+        augment=True,
+        tokens_per_step=2048,
+    )
+
+
 def babyai() -> TrainConfig:
     """All 89 levels of BabyAI, whose experts it records.
 
@@ -97,6 +114,7 @@ RECIPES: Final[dict[str, Callable[[], TrainConfig]]] = {
     "pictures": pictures,
     "captions": captions,
     "words": words,
+    "tune": tune,
     "babyai": babyai,
     "metaworld": metaworld,
     "control": control,

@@ -29,7 +29,7 @@ class Options:
     """Train one model on datasets: episodes, captioned pictures, text, in any mixture."""
 
     recipe: Positional[Annotated[str, arg(metavar="RECIPE")]]
-    """How to train: quick, pictures, captions or words on data of your own; demo, babyai, metaworld, control or
+    """How to train: quick, pictures, captions, words or tune on data of your own; demo, babyai, metaworld, control or
     generalist record their experts first."""
     data: Annotated[tuple[str, ...] | None, arg(metavar="DIR[=WEIGHT] …")] = None
     """Datasets, or folders of datasets, each with its share of the tokens; emoji and text, which come with the package,
