@@ -89,8 +89,8 @@ class GatoConfig:
     context_length: int = 1024
     """Longest document in tokens."""
     patch_encoder: PatchEncoder = "mlp"
-    """Network that embeds a patch: a hidden layer, ViT's projection, strided convolutions, GATO's residual block, or
-    Transformer in Transformer."""
+    """Network that embeds a patch: a hidden layer, ViT's projection, a convolution over oriented gradients and colours,
+    GATO's residual block, or Transformer in Transformer."""
     patch_size: int = 16
     """Side of the largest patch in pixels."""
     grid_size: int = 8
