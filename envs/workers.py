@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Any, Final, TypeAlias
 
 from gato_lite.envs.blocks import TIME_LIMIT, WORKER_DIED, Block, GivenUpError, Made, Stage, record_block
@@ -94,6 +95,25 @@ class _Queue:
         self._waiting.pop(task, None)
 
 
+def start_process(process: BaseProcess) -> None:
+    """Starts a process; SIGTERM or Ctrl-C that come meanwhile are acted on afterwards.
+
+    A process whose parent leaves it half-told what to do complains with a traceback.
+    """
+    came: list[int] = []
+    handlers: dict[int, Any] = {}  # Any: a function, or a number that stands for one
+    with contextlib.suppress(ValueError):  # not the main thread, which alone acts on signals
+        for each in (signal.SIGTERM, signal.SIGINT):
+            handlers[each] = signal.signal(each, lambda received, _frame: came.append(received))
+    try:
+        process.start()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for received in came:
+        signal.raise_signal(received)
+
+
 class _Worker:
     """A process that records a block at a time, as its parent sees it."""
 
@@ -101,7 +121,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.shared: Any = context.RawArray("q", [_IDLE, 0])  # Any: a ctypes array: seed being played, episodes kept
         self.process = context.Process(target=_work, args=(theirs, self.shared))
-        self.process.start()
+        start_process(self.process)
         theirs.close()
         self.block: Block | None = None
         self.task: str | None = None

@@ -133,6 +133,7 @@ class Trainer:
         self._refused = 0
         self._meter_state: dict[str, Any] = {}
         self._saved: tuple[int, int] | None = None
+        self._next_evaluation = config.evaluate_every_s
 
     def resume(self, step: int | None = None) -> bool:
         """Takes up a checkpoint, if there is one.
@@ -161,6 +162,7 @@ class Trainer:
             raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error!r}") from error
         self._meter_state = checkpoint.state.get("meter", {})
         self._saved = (self.step, len(self.skipped))
+        self._next_evaluation = self.elapsed_s + self.config.evaluate_every_s
         self._forget_after(self.step)
         return True
 
@@ -205,7 +207,6 @@ class Trainer:
         """
         self.gato.train()
         last_saved = time.monotonic()
-        next_evaluation = last_saved + self.config.evaluate_every_s
         meter = Meter.restored([source.name for source in self.mixture.sources], self._meter_state)
         journal = Journal(self.run, self.step, silent=not self.ranks.is_first)
         with Signals() as signals, self._gradient, Prefetch(self._part, self.step) as parts:
@@ -214,11 +215,11 @@ class Trainer:
                 if time.monotonic() - last_saved > self.config.checkpoint_every_s:
                     self._try_to_save()
                     last_saved = time.monotonic()
-                if self._evaluate and time.monotonic() > next_evaluation:
-                    start = time.monotonic()
+                if self._evaluate and self.elapsed_s > self._next_evaluation:
+                    start = self.elapsed_s
                     self._score(self._evaluate, journal, signals)
-                    took = time.monotonic() - start
-                    next_evaluation = start + took + max(self.config.evaluate_every_s, took / EVALUATION_SHARE)
+                    took = self.elapsed_s - start
+                    self._next_evaluation = self.elapsed_s + max(self.config.evaluate_every_s, took / EVALUATION_SHARE)
             while not self._try_to_save():
                 time.sleep(RETRY_S)
         if signals.received:

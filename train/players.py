@@ -15,6 +15,7 @@ from typing import Final
 import torch
 
 from gato_lite.envs.catalogue import Task, find_tasks
+from gato_lite.envs.workers import start_process
 from gato_lite.run import load
 from gato_lite.train.prompts import read_prompts
 from gato_lite.train.rollout import Outcome, deal, play
@@ -47,7 +48,7 @@ class _Player:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_play_share, args=(list(self.left), self._setting, theirs), daemon=True)
-        self.process.start()
+        start_process(self.process)
         theirs.close()
         self.n_starts += 1
 

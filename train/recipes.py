@@ -105,6 +105,7 @@ def generalist() -> TrainConfig:
         augment=True,
         tokens_per_step=4096,
         warmup_steps=200,
+        evaluate_every_s=3600.0,
     )
 
 

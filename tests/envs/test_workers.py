@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import signal
+from multiprocessing.process import BaseProcess
+
 import numpy as np
 import pytest
 
 from gato_lite.envs.blocks import Block
 from gato_lite.envs.recording import record_task
-from gato_lite.envs.workers import _Queue
+from gato_lite.envs.workers import _Queue, start_process
 
 MIXED = """
 import sys
@@ -89,3 +93,33 @@ def test_a_worker_stays_with_its_task_and_then_helps_where_most_is_left():
     queue.drop("b")
     queue.put_back(taken[3])
     assert len(queue) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_a_process_has_started(number):
+    """Half-started, it would find the end of what its parent had to say, and complain with a traceback."""
+
+    class Half(BaseProcess):
+        told = False
+
+        def start(self):
+            os.kill(os.getpid(), number)
+            for _ in range(100):
+                pass  # the signal is there
+            self.told = True
+
+    class Came(BaseException):
+        pass
+
+    def come(_number, _frame):
+        raise Came
+
+    before = signal.signal(number, come)
+    process = Half()
+    try:
+        with pytest.raises(Came):
+            start_process(process)
+        assert process.told
+        assert signal.getsignal(number) is come
+    finally:
+        signal.signal(number, before)

@@ -335,3 +335,22 @@ def test_events_can_be_read(uninterrupted: Path) -> None:
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     for tag in ("loss_by_modality/text", "loss_by_task/moves", "training/loss", "training/utilisation"):
         assert repr(tag) in found.stdout
+
+
+def test_evaluations_take_at_most_their_share_over_all_calls(tmp_path: Path) -> None:
+    """The second comes when the first has taken a twentieth of the time, however often `train` is called."""
+    took: list[float] = []
+
+    def evaluate(_gato: Gato) -> dict[str, float]:
+        took.append(time.perf_counter())
+        time.sleep(0.3)
+        return {"suite": 0.5}
+
+    config = replace(CONFIG, evaluate_every_s=0.0)
+    run = trainer(tmp_path / "run", Length(steps=20), config, evaluate=evaluate)
+    for until in (0.25, 0.5, 1.0):
+        run.train(until)
+    assert len(took) == 1, "twenty steps are done before six seconds are over"
+    assert run._next_evaluation > 0.3 / loop.EVALUATION_SHARE
+    scored = [line for line in metrics(tmp_path / "run") if "score_by_suite" in line]
+    assert [line["score_by_suite"] for line in scored] == [{"suite": 0.5}]
