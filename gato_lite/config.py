@@ -14,7 +14,7 @@ from typing import Final, Literal
 from gato_lite.names import unknown_name
 
 LeafKind = Literal["text", "image", "chunks", "bins", "integer"]
-PatchEncoder = Literal["mlp", "linear", "conv", "resnet", "tnt"]
+PatchEncoder = Literal["mlp", "linear", "conv", "hog", "resnet", "tnt"]
 
 CHUNK_WIDTH: Final = 32
 """Scalars in one chunk token."""
@@ -89,8 +89,8 @@ class GatoConfig:
     context_length: int = 1024
     """Longest document in tokens."""
     patch_encoder: PatchEncoder = "mlp"
-    """Network that embeds a patch: a hidden layer, ViT's projection, a convolution over oriented gradients and colours,
-    GATO's residual block, or Transformer in Transformer."""
+    """Network that embeds a patch: a hidden layer, ViT's projection, strided convolutions, a convolution over oriented
+    gradients and colours, GATO's residual block, or Transformer in Transformer."""
     patch_size: int = 16
     """Side of the largest patch in pixels."""
     grid_size: int = 8

@@ -2,7 +2,8 @@
 
     mlp      one hidden layer over the pixels
     linear   ViT's projection (Dosovitskiy et al. 2020)
-    conv     a convolution over oriented gradients and colours (Dalal & Triggs 2005)
+    conv     three strided convolutions
+    hog      a convolution over oriented gradients and colours (Dalal & Triggs 2005)
     resnet   GATO's residual block (Reed et al. 2022, section 2.2 and appendix C.2)
     tnt      Transformer in Transformer (Han et al. 2021): attention among the patch's own sub-patches
 
@@ -12,6 +13,7 @@ Patches come in as uint8 and are turned into numbers here, on the device. A patc
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Final
 
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from gato_lite.config import MAX_CHANNELS, GatoConfig
 
 CELL_SIDE: Final = 4
-"""Side in pixels of the cells of `ConvPatch`."""
+"""Side in pixels of the cells of `GradientPatch`."""
 N_ORIENTATION: Final = 8
 """Orientations of an edge that are told apart."""
 D_CELL: Final = 128
@@ -51,6 +53,8 @@ def patch_encoder(config: GatoConfig) -> nn.Module:
             return LinearPatch(config.patch_size, config.d_model)
         case "conv":
             return ConvPatch(config)
+        case "hog":
+            return GradientPatch(config)
         case "resnet":
             return ResNetPatch(config)
         case "tnt":
@@ -96,6 +100,29 @@ class MlpPatch(nn.Module):
 
 
 class ConvPatch(nn.Module):
+    """Three strided convolutions, then a projection: the cheapest learned one that tolerates a shift."""
+
+    def __init__(self, config: GatoConfig) -> None:
+        super().__init__()
+        self.side = config.patch_size
+        widths = (MAX_CHANNELS, 32, 64, 128)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(widths)
+        )
+        cells = -(-self.side // 8)
+        self.inward = nn.Linear(widths[-1] * cells * cells, config.d_encoder)
+        self.outward = nn.Linear(config.d_encoder, config.d_model)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(P, h, w, c) uint8 to (P, D)."""
+        x = _padded(pixels, self.side)  # (P, 4, side, side)
+        for convolution in self.convolutions:
+            x = F.gelu(convolution(x), approximate="tanh")
+        embedded: Tensor = self.outward(F.gelu(self.inward(x.flatten(1)), approximate="tanh"))
+        return embedded
+
+
+class GradientPatch(nn.Module):
     """Oriented gradients and mean colours of 4×4 cells, a strided convolution over the cells, then a hidden layer.
 
     What a cell holds is computed, not learned: it says where edges run and how they lean whatever the shading, and

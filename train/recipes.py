@@ -21,7 +21,7 @@ def quick() -> TrainConfig:
 
 def demo() -> TrainConfig:
     """What `gato-lite demo` trains: 21 control tasks, emoji names and English text with one set of weights."""
-    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True)
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment=True)
 
 
 def pictures() -> TrainConfig:
@@ -39,7 +39,7 @@ def captions() -> TrainConfig:
     gato-lite data fetch emoji-captions
     gato-lite train captions --data data/emoji-captions --out runs/emoji --minutes 30
     """
-    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon", augment=True)
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment=True)
 
 
 def words() -> TrainConfig:
