@@ -127,7 +127,15 @@ def test_what_it_shows_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/architecture.md", "docs/evaluation.md", "docs/tasks.md", "docs/formats.md", "CHANGELOG.md"],
+    [
+        "README.md",
+        "docs/architecture.md",
+        "docs/evaluation.md",
+        "docs/tasks.md",
+        "docs/formats.md",
+        "docs/generalist.md",
+        "CHANGELOG.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
