@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -35,10 +36,17 @@ def run(options: Options) -> int:
     if options.json:
         print_json(found.to_json())
     elif found.ok:
-        print(f"{found.path}: a whole {found.kind}; checked {', '.join(found.checked)}")
+        print(f"{found.path}: a whole {found.kind}; checked {_some(found.checked)}")
     else:
         print(*found.problems, sep="\n")
     if not found.ok:
         n_problems = len(found.problems)
         print_error(f"{found.path}: {n_problems} problem{'s' * (n_problems > 1)} in this {found.kind}")
     return int(not found.ok)
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    """Names, those in the middle of a long list counted only; the JSON has all."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return ", ".join([*names[: most - 2], f"{len(names) - most + 1} more", names[-1]])
