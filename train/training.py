@@ -111,13 +111,7 @@ def prepare_run(
         gato = Gato(stored.model, vocabulary, seed=config.seed).to(training_device())
         gato.formats = stored.tasks
         return gato
-    begun = resume and out.exists() and not _run_entries(out)[1]  # killed before its configuration was there
-    if out.exists() and any(map(len, _run_entries(out))) and not begun:
-        if not overwrite:
-            raise FileExistsError(
-                f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
-            )
-        _check_only_a_run(out)
+    _check_free(out, resume=resume, overwrite=overwrite)
     vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
     gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed).to(training_device())
     if out.exists():
@@ -143,6 +137,17 @@ def _run_entries(out: Path) -> tuple[list[Path], list[Path]]:
         partial = entry.name.startswith(".") and entry.name.endswith(".partial")
         (ours if known or partial else others).append(entry)
     return ours, others
+
+
+def _check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises a FileExistsError where a run in `out` would replace something that it may not."""
+    begun = resume and out.exists() and not _run_entries(out)[1]  # killed before its configuration was there
+    if out.exists() and any(map(len, _run_entries(out))) and not begun:
+        if not overwrite:
+            raise FileExistsError(
+                f"'{out}' is not empty; go on with --resume, replace it with --overwrite, or use another --out"
+            )
+        _check_only_a_run(out)
 
 
 def _check_only_a_run(out: Path) -> None:
