@@ -91,6 +91,21 @@ def documents_of_run(run: Path, patterns: Sequence[str] = ()) -> dict[str, Datas
     return {name: dataset for name, dataset in found.items() if name in chosen}
 
 
+def held_out(dataset: Dataset, n: int, seed: int) -> list[Document]:
+    """The held-out documents of a dataset; of more than `n`, that many are drawn.
+
+    Raises:
+        ValueError: it holds nothing out.
+    """
+    test = dataset.read_documents("test")
+    if not test:
+        raise ValueError(f"{dataset.path}: expected documents in the test split, found none; import it with test_share")
+    if len(test) > n:
+        drawn = np.random.default_rng(seed).choice(len(test), n, replace=False)
+        test = [test[index] for index in sorted(drawn.tolist())]
+    return test
+
+
 def score_documents(
     gato: Gato, dataset: Dataset, *, n: int = 1000, seed: int = 0, on_progress: OnProgress | None = None
 ) -> DocumentScore:
@@ -106,19 +121,14 @@ def score_documents(
     Raises:
         ValueError: it holds nothing out.
     """
-    test, train = dataset.read_documents("test"), dataset.read_documents("train")
-    if not test:
-        raise ValueError(f"{dataset.path}: expected documents in the test split, found none; import it with test_share")
-    generator = np.random.default_rng(seed)
-    if len(test) > n:
-        test = [test[index] for index in sorted(generator.choice(len(test), n, replace=False).tolist())]
+    test, train = held_out(dataset, n, seed), dataset.read_documents("train")
     ability = ability_of(dataset)
     if ability == "text":
         return _text(gato, train, test)
     answers = _answers(gato, test, on_progress)
     if ability == "translation":
-        return _translation(test, answers)
-    return _exact(gato, ability, train, test, answers, generator)
+        return translation_score(test, answers)
+    return _exact(gato, ability, train, test, answers, np.random.default_rng(seed))
 
 
 def _answers(
@@ -231,7 +241,8 @@ def _groups(test: Sequence[Document], right: Iterable[float]) -> dict[str, tuple
     return {name: (float(np.mean(found)), len(found)) for name, found in sorted(values.items())}
 
 
-def _translation(test: Sequence[Document], answers: Sequence[str]) -> DocumentScore:
+def translation_score(test: Sequence[Document], answers: Sequence[str]) -> DocumentScore:
+    """ChrF and BLEU of whole translations, in all and of each group of sentences."""
     from sacrebleu.metrics.bleu import BLEU  # an extra
     from sacrebleu.metrics.chrf import CHRF
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from gato_lite.envs.dataset import Dataset, Turn
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.abilities import ability_of
 from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.mixture import Mixture
-from gato_lite.train.settings import TrainConfig
+from gato_lite.train.settings import Augment, TrainConfig
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, Source, TextSource
 
@@ -42,7 +43,7 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
                 vocabulary,
                 name=name,
                 patch_size=config.model(vocabulary.size).patch_size,
-                augment=config.augment,
+                augment=_augment(dataset, config),
                 all_text=config.loss_on == "text",
                 n_example=config.n_example,
                 origin=origin,
@@ -55,6 +56,11 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
     if not found:
         raise ValueError(f"dataset '{dataset.path}' has no document in its train split; import more documents")
     return found
+
+
+def _augment(dataset: Dataset, config: TrainConfig) -> Augment:
+    """As the recipe says, but that no colour changes where questions may be about colours."""
+    return "moved" if config.augment == "recoloured" and ability_of(dataset) == "question" else config.augment
 
 
 def weighted_sources(

@@ -21,6 +21,7 @@ from gato_lite.exchange import Exchange, Picture, lay_out_exchanges, picture_tok
 from gato_lite.sequence import Document, Tokens, concatenate, select
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.pictures import decode_picture
+from gato_lite.train.settings import Augment
 
 WHITE: Final = (255, 255, 255)
 
@@ -33,7 +34,7 @@ class ExchangeSource:
         vocabulary: of the model.
         name: shown in logs.
         patch_size: side of a patch in pixels, the model's.
-        augment: whether each draw varies the pictures, see `vary`.
+        augment: how each draw varies the pictures, see `vary`.
         all_text: whether prompts are predicted too, not the answers alone.
         n_example: most other documents, drawn anew each time, that stand before a document as examples.
         origin: the dataset they are from.
@@ -50,7 +51,7 @@ class ExchangeSource:
         *,
         name: str,
         patch_size: int = 16,
-        augment: bool = False,
+        augment: Augment = "none",
         all_text: bool = False,
         n_example: int = 0,
         origin: str = "",
@@ -178,8 +179,9 @@ class ExchangeSource:
         place = slice(int(self._starts[index]), int(self._starts[index + 1]))
         shown = [self._patches[picture] for picture in self._shown[index]]
         pixels = [patches.pixels for patches in shown]
-        if self._augment:
-            varied = (vary(self._pictures[picture], generator) for picture in self._shown[index])
+        if self._augment != "none":
+            recolour = self._augment == "recoloured"
+            varied = (vary(self._pictures[picture], generator, recolour=recolour) for picture in self._shown[index])
             pixels = [picture_tokens(picture, self._vocabulary, self._patch_size).pixels for picture in varied]
         if not shown:
             return Tokens(ids=self._ids[place], local=self._local[place]), self._target[place]
@@ -193,12 +195,15 @@ class ExchangeSource:
         return tokens, self._target[place]
 
 
-def vary(picture: UInt8[np.ndarray, "H W 3"], generator: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture a little turned, scaled, shifted and recoloured, with white where nothing was.
+def vary(
+    picture: UInt8[np.ndarray, "H W 3"], generator: np.random.Generator, *, recolour: bool
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture a little turned, scaled and shifted, with white where nothing was.
 
     Args:
         picture: (H, W, 3).
         generator: draws up to 14° of turn, a quarter of scale, 7 % of shift, and saturation, contrast and tint.
+        recolour: whether saturation, contrast and tint change too; not where colours are asked about.
     """
     height, width, _ = picture.shape
     turn = generator.uniform(-0.25, 0.25)
@@ -210,6 +215,8 @@ def vary(picture: UInt8[np.ndarray, "H W 3"], generator: np.random.Generator) ->
     moved = Image.fromarray(picture).transform(
         (width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=WHITE
     )
+    if not recolour:
+        return np.asarray(moved)
     saturation, contrast = generator.uniform(0.0, 1.4), generator.uniform(0.6, 1.4)
     tint = generator.uniform(-38.0, 38.0, 3) + 127.5 * (1 - contrast)
     grey, own = contrast * (1 - saturation) / 3, contrast * saturation

@@ -21,7 +21,7 @@ def quick() -> TrainConfig:
 
 def demo() -> TrainConfig:
     """What `gato-lite demo` trains: 21 control tasks, emoji names and English text with one set of weights."""
-    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment=True)
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment="recoloured")
 
 
 def pictures() -> TrainConfig:
@@ -30,7 +30,7 @@ def pictures() -> TrainConfig:
     gato-lite data fetch easy-vqa
     gato-lite train pictures --data data/easy-vqa --out runs/vqa --minutes 15
     """
-    return TrainConfig(preset="lite-1m", patch_encoder="conv", patch_size=32, optimiser="muon")
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment="moved")
 
 
 def captions() -> TrainConfig:
@@ -39,7 +39,7 @@ def captions() -> TrainConfig:
     gato-lite data fetch emoji-captions
     gato-lite train captions --data data/emoji-captions --out runs/emoji --minutes 30
     """
-    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment=True)
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment="recoloured")
 
 
 def words() -> TrainConfig:
@@ -63,7 +63,7 @@ def tune() -> TrainConfig:
         learning_rate=1e-3,
         matrix_learning_rate=3e-3,
         warmup_steps=20,
-        augment=True,
+        augment="recoloured",
         tokens_per_step=2048,
     )
 
@@ -102,7 +102,7 @@ def generalist() -> TrainConfig:
         patch_encoder="conv",
         patch_size=32,
         optimiser="muon",
-        augment=True,
+        augment="recoloured",
         tokens_per_step=4096,
         warmup_steps=200,
         evaluate_every_s=3600.0,

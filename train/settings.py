@@ -8,6 +8,9 @@ from typing import Literal
 from gato_lite.config import PRESETS, GatoConfig, PatchEncoder
 from gato_lite.names import unknown_name
 
+Augment = Literal["none", "moved", "recoloured"]
+"""What a draw does to pictures; each does what the one before does."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -31,8 +34,9 @@ class TrainConfig:
     """Peak of AdamW."""
     matrix_learning_rate: float = 1e-2
     """Peak of Muon."""
-    augment: bool = False
-    """Whether pictures are turned, scaled, shifted and recoloured a little each time they are drawn."""
+    augment: Augment = "none"
+    """How pictures are varied each time they are drawn: a little turned, scaled and shifted, or recoloured as well
+    (which pictures that questions are asked about never are)."""
     loss_on: Literal["answers", "text"] = "answers"
     """Whether answers alone are predicted, or prompts too."""
     n_example: int = 0

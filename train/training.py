@@ -30,6 +30,7 @@ from gato_lite.run import (
     write_run,
 )
 from gato_lite.spaces import space_to_json
+from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.asking import Rounds
@@ -193,6 +194,7 @@ def train_run(
     *,
     length: Length,
     init: Path | None = None,
+    text_model: Path | None = None,
     resume: bool = False,
     from_step: int | None = None,
     overwrite: bool = False,
@@ -209,6 +211,7 @@ def train_run(
         out: the run's folder.
         length: steps or minutes; the learning rate ends with them.
         init: a run to begin with the weights of; the model has its shape then, and still knows its tasks.
+        text_model: a SentencePiece model for the text pieces; None takes that of `init`, or the shipped one.
         resume: go on from the newest checkpoint.
         from_step: with `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted.
         overwrite: replace a run that is there.
@@ -227,6 +230,10 @@ def train_run(
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
     if from_step is not None and not resume:
         raise ValueError(f"from_step={from_step} is where to resume: give resume (--resume) too")
+    if init is not None and text_model is not None:
+        raise ValueError(
+            f"text_model: the weights of '{init}' know the pieces of that run only; leave one of the two out"
+        )
     with FolderLock(out) if ranks.is_first else nullcontext():
         return _train_run(
             config,
@@ -234,6 +241,7 @@ def train_run(
             out,
             length=length,
             init=init,
+            text_model=text_model,
             resume=resume,
             from_step=from_step,
             overwrite=overwrite,
@@ -251,6 +259,7 @@ def _train_run(
     *,
     length: Length,
     init: Path | None,
+    text_model: Path | None,
     resume: bool,
     from_step: int | None,
     overwrite: bool,
@@ -265,7 +274,7 @@ def _train_run(
     if first is not None:
         config = _of_shape(config, first)
     of = out if resume and (out / CONFIG_FILE).exists() else init
-    vocabulary = Vocabulary.shipped() if of is None else read_vocabulary(of, read_run_config(of))
+    vocabulary = _vocabulary(text_model) if of is None else read_vocabulary(of, read_run_config(of))
     weighted = weighted_sources(datasets, vocabulary, config)
     mixture = make_mixture(weighted, vocabulary, config)
     training = {
@@ -273,6 +282,7 @@ def _train_run(
         "steps": length.steps,
         "minutes": length.minutes,
         **({} if init is None else {"init": str(init)}),
+        **({} if text_model is None else {"text_model": str(text_model)}),
     }
     gato: Gato | None = None
     for turn in range(2):  # the first rank makes the folder that the others read
@@ -303,6 +313,23 @@ def _train_run(
         rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, workers=workers)
         rounds.train(lambda: _without(length, rounds.seconds))
     return out
+
+
+def _vocabulary(text_model: Path | None) -> Vocabulary:
+    """The vocabulary with those text pieces.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is no text model.
+    """
+    if text_model is None:
+        return Vocabulary.shipped()
+    if not text_model.is_file():
+        raise FileNotFoundError(f"{text_model}: expected a text model, found no file; make one with data text-model")
+    try:
+        return Vocabulary(TextTokenizer.from_file(text_model))
+    except ValueError as error:
+        raise ValueError(f"{text_model}: {error}") from error
 
 
 def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:

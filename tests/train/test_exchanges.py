@@ -103,9 +103,9 @@ def test_pictures_are_varied_only_when_asked(vocabulary: Vocabulary) -> None:
     stored = [Document(encode_png(pixels(16, 16)), "a")]
     still = draw(ExchangeSource(stored, vocabulary, name="p"), 2)
     assert np.array_equal(still[0].tokens.pixels, still[1].tokens.pixels)
-    varied = draw(ExchangeSource(stored, vocabulary, name="p", augment=True), 2)
+    varied = draw(ExchangeSource(stored, vocabulary, name="p", augment="recoloured"), 2)
     assert not np.array_equal(varied[0].tokens.pixels, varied[1].tokens.pixels)
-    again = draw(ExchangeSource(stored, vocabulary, name="p", augment=True), 2)
+    again = draw(ExchangeSource(stored, vocabulary, name="p", augment="recoloured"), 2)
     assert np.array_equal(varied[0].tokens.pixels, again[0].tokens.pixels)
 
 
@@ -118,9 +118,19 @@ def test_copies_of_a_picture_are_kept_once(vocabulary: Vocabulary) -> None:
 
 def test_a_varied_picture_keeps_its_form() -> None:
     shown = np.full((20, 30, 3), 255, np.uint8)
-    varied = vary(shown, np.random.default_rng(0))
-    assert varied.shape == shown.shape
-    assert varied.dtype == np.uint8
+    for recolour in (False, True):
+        varied = vary(shown, np.random.default_rng(0), recolour=recolour)
+        assert varied.shape == shown.shape
+        assert varied.dtype == np.uint8
+
+
+def test_a_moved_picture_keeps_its_colours() -> None:
+    shown = np.full((24, 24, 3), 255, np.uint8)
+    shown[6:18, 6:18] = (200, 30, 90)
+    moved = vary(shown, np.random.default_rng(1), recolour=False)
+    assert (moved[12, 12] == (200, 30, 90)).all()
+    recoloured = vary(shown, np.random.default_rng(1), recolour=True)
+    assert not (recoloured[12, 12] == (200, 30, 90)).all()
 
 
 def test_nothing_to_answer(vocabulary: Vocabulary) -> None:

@@ -46,7 +46,7 @@ def everything(corridor: Dataset) -> list[Source]:
     return [
         ControlSource(corridor, vocabulary),
         TextSource(["word " * 200, "short"], vocabulary, name="text"),
-        ExchangeSource(captioned, vocabulary, name="pictures", augment=True),
+        ExchangeSource(captioned, vocabulary, name="pictures", augment="recoloured"),
     ]
 
 

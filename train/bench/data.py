@@ -116,7 +116,7 @@ def _pictures(out: Path) -> Dataset:
 def measure_source(kind: str, dataset: Dataset, rounds: int = 3) -> SourceSpeed:
     """The speed of one dataset's documents; the caller sees to the number of threads."""
     vocabulary = Vocabulary.shipped()
-    config = TrainConfig(augment=True, context_length=CONTEXT_LENGTH)
+    config = TrainConfig(augment="recoloured", context_length=CONTEXT_LENGTH)
     sources = sources_of(dataset, vocabulary, config)
     mixture = Mixture(
         sources,

@@ -18,7 +18,7 @@ EXAMPLE: Final = "gato-lite data text-model emoji text --pieces 2048 --out small
 class Options:
     """Train a SentencePiece model (BPE, byte fallback) on text.
 
-    `Vocabulary(TextTokenizer.from_file(FILE))` is the vocabulary that it makes.
+    `gato-lite train … --text-model FILE` trains with it; in Python, `Vocabulary(TextTokenizer.from_file(FILE))`.
     """
 
     files: Positional[Annotated[tuple[str, ...], arg(metavar="FILE …")]]
@@ -68,7 +68,8 @@ def _texts(source: str) -> Iterator[str]:
 
     path = dataset_folder(source)
     if (path / INFO_FILE).is_file():
-        yield from (document.text for document in Dataset.open(path).read_documents("train"))
+        for document in Dataset.open(path).read_documents("train"):
+            yield from (text for turn in document.turns for text in (turn.prompt, turn.text) if text)
         return
     below = sorted(path.rglob("*")) if path.is_dir() else [path]
     files = [file for file in below if file == path or (file.is_file() and file.suffix.lower() in TEXT_SUFFIXES)]

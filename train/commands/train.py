@@ -44,6 +44,8 @@ class Options:
     """Steps to train for, in place of minutes."""
     preset: Annotated[str | None, arg(metavar="NAME")] = None
     """Model preset in place of the recipe's: lite-1m, lite-5m, lite-20m, gato-79m, gato-364m, gato-1.18b."""
+    text_model: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Text pieces of its own, made by data text-model, for a language other than English; None takes the shipped."""
     accumulate: Annotated[int, arg(metavar="N")] = 1
     """Parts of a step that go through the model one after another: less memory, the same result up to rounding."""
     seed: Annotated[int | None, arg(metavar="N")] = None
@@ -119,6 +121,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
             options.out,
             length=length,
             init=options.init,
+            text_model=options.text_model,
             resume=options.resume,
             from_step=options.from_step,
             overwrite=options.overwrite,
