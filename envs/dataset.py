@@ -20,7 +20,17 @@ from jaxtyping import Int64
 from gato_lite.envs.columns import BadValue, column_name, stack
 from gato_lite.envs.episodes import Episodes
 from gato_lite.envs.folder import claim, replacing, sweep
-from gato_lite.envs.format import INFO_FILE, Ability, DatasetError, DatasetInfo, Part, Spec, read_info, write_json
+from gato_lite.envs.format import (
+    INFO_FILE,
+    Ability,
+    DatasetError,
+    DatasetInfo,
+    Part,
+    PictureFit,
+    Spec,
+    read_info,
+    write_json,
+)
 from gato_lite.envs.parts import (
     Document,
     Turn,
@@ -41,6 +51,7 @@ __all__ = [
     "Document",
     "Episodes",
     "Part",
+    "PictureFit",
     "Spec",
     "Turn",
     "check",
@@ -135,6 +146,11 @@ class Dataset:
         """The documents of `split` ("train", "test"), or all of them."""
         return [row for index in range(self.n_parts) for row in self._documents(index) if split in {None, row.split}]
 
+    def first_image(self) -> bytes | None:
+        """The first picture, a PNG file, of the documents or of turns before them; parts after its own are not read."""
+        documents = (row for index in range(self.n_parts) for row in self._documents(index))
+        return next((turn.image for row in documents for turn in row.turns if turn.image is not None), None)
+
     def _documents(self, index: int) -> list[Document]:
         if self.info.kind != "documents":
             raise ValueError(f"{self.path}: expected a dataset of documents, got kind={self.info.kind!r}")
@@ -175,6 +191,7 @@ def write_documents(
     licence: str | None = None,
     attribution: str | None = None,
     ability: Ability | None = None,
+    pictures: PictureFit | None = None,
     generator: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Dataset:
@@ -187,6 +204,7 @@ def write_documents(
         licence: SPDX name or words.
         attribution: Who made the documents, as their licence asks it to be said.
         ability: What the documents teach, which is how they are scored; None reads it off them.
+        pictures: How their pictures were fitted to a size.
         generator: What the documents were made from.
         overwrite: Whether a dataset in `out` may be replaced; it stays until the new one is whole.
 
@@ -212,6 +230,7 @@ def write_documents(
             licence=licence,
             attribution=attribution,
             ability=ability,
+            pictures=pictures,
             generator=dict(generator or {}),
             parts=tuple(parts),
         )

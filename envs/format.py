@@ -9,7 +9,7 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -54,6 +54,15 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def token_spec(self) -> TokenSpec:
         """The `TokenSpec` with these fields."""
         return TokenSpec(**msgspec.structs.asdict(self))
+
+
+class PictureFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To what size pictures are fitted, and in which way (`fit` in `train/pictures.py`)."""
+
+    side: Annotated[int, msgspec.Meta(ge=1)]
+    """Pixels of the side of a square; its area is the most pixels that a picture has."""
+    keep_aspect: bool = False
+    """Whether pictures keep their proportions; else they are padded with white to the square."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +142,8 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Who made the values, as their licence asks it to be said."""
     ability: Ability | None = None
     """What documents teach, which is how they are scored; None where nobody said, and for episodes."""
+    pictures: PictureFit | None = None
+    """How pictures were fitted as they came in; None where there are none, where nobody said, and for episodes."""
     parts: tuple[Part, ...]
 
     @property

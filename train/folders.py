@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
-from gato_lite.envs.format import INFO_FILE
+from gato_lite.envs.format import INFO_FILE, PictureFit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
 from gato_lite.train.items import Item, OnBad, Reader, picture_item, read_text, text_items
-from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png, square
+from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png, fit
 from gato_lite.train.tables import table_items
 
 CAPTION_FILES: Final = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
@@ -63,6 +63,7 @@ def import_source(
     *,
     name: str | None = None,
     size: int = 64,
+    keep_aspect: bool = False,
     test_share: float = 0.05,
     licence: str | None = None,
     attribution: str | None = None,
@@ -76,6 +77,8 @@ def import_source(
         out: folder of the new dataset.
         name: what the collection is called; None takes the folder's name.
         size: side in pixels of the square that pictures are fitted into; a 16-pixel patch is one token.
+        keep_aspect: whether pictures keep their proportions, with at most the pixels of that square, in place of a
+            white margin.
         test_share: share of the documents that is held out, in (0, 1).
         licence: SPDX name or words.
         attribution: who made the documents.
@@ -97,14 +100,16 @@ def import_source(
     reader = Reader(on_bad)
     with contextlib.ExitStack() as stack:
         items = _items_of(source, reader, stack)
-        held_out = _held_out(items(), test_share)
+        held_out, has_picture = _survey(items(), test_share)
         reader.check()
+        how = PictureFit(side=size, keep_aspect=keep_aspect)
         dataset = write_documents(
             out,
-            _documents(items(), held_out, size, reader),
+            _documents(items(), held_out, how, reader),
             name=name or source.resolve().name,
             licence=licence,
             attribution=attribution,
+            pictures=how if has_picture else None,
             overwrite=overwrite,
         )
     return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), n_test=reader.n_test)
@@ -148,15 +153,21 @@ def _items_of(source: Path, reader: Reader, stack: contextlib.ExitStack) -> Call
     return functools.partial(_named_items, files, reader)
 
 
-def _held_out(items: Iterator[Item], share: float) -> set[bytes]:
-    """The keys that are held out: those whose hash is small, at least one where there are two."""
-    keys = sorted({item.key for item in items if item.split is None})
+def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool]:
+    """The keys that are held out, those whose hash is small, at least one of two; and whether there is a picture."""
+    has_picture = False
+    found: set[bytes] = set()
+    for item in items:
+        has_picture = has_picture or item.picture is not None
+        if item.split is None:
+            found.add(item.key)
+    keys = sorted(found)
     limit = int(share * 2**64).to_bytes(8, "big")
     below = [key for key in keys if key[:8] < limit]
-    return set(below or (keys[:1] if len(keys) > 1 else []))
+    return set(below or (keys[:1] if len(keys) > 1 else [])), has_picture
 
 
-def _documents(items: Iterator[Item], held_out: set[bytes], size: int, reader: Reader) -> Iterator[Document]:
+def _documents(items: Iterator[Item], held_out: set[bytes], how: PictureFit, reader: Reader) -> Iterator[Document]:
     """Every item's document with its picture and its split; at the end, judges how many could not be read."""
     reader.n_read = 0
     reader.n_test = 0
@@ -165,7 +176,7 @@ def _documents(items: Iterator[Item], held_out: set[bytes], size: int, reader: R
         image = None
         try:
             if item.picture is not None:
-                image = encode_png(square(decode_picture(item.picture, name=item.name), size))
+                image = encode_png(fit(decode_picture(item.picture, name=item.name), how))
         except (ValueError, OSError) as error:
             reader.leave_out(item.name, error)
             continue

@@ -37,6 +37,8 @@ from gato_lite.train.asking import Rounds
 from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
 from gato_lite.train.evaluate import evaluator
 from gato_lite.train.loop import Length, Progress, Trainer
+from gato_lite.train.picture_fits import KEY as PICTURES_KEY
+from gato_lite.train.picture_fits import mixture_fit, run_fit
 from gato_lite.train.plans import Plan
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
@@ -180,7 +182,7 @@ def training_device() -> torch.device:
 def _check_same(file: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raises a RunError that names what the run to be resumed was trained with and is asked to change."""
     asked = msgspec.to_builtins(asked)
-    free = ("steps", "minutes", "accumulate", "log_every", "checkpoint_every_s", "evaluate_every_s")
+    free = ("steps", "minutes", "accumulate", "log_every", "checkpoint_every_s", "evaluate_every_s", PICTURES_KEY)
     changed = [name for name in asked if name not in free and stored.get(name) != asked[name]]
     if changed:
         told = "; ".join(f"{name} was {stored.get(name)}, got {asked[name]}" for name in changed[:4])
@@ -277,10 +279,12 @@ def _train_run(
     vocabulary = _vocabulary(text_model) if of is None else read_vocabulary(of, read_run_config(of))
     weighted = weighted_sources(datasets, vocabulary, config)
     mixture = make_mixture(weighted, vocabulary, config)
+    pictures = mixture_fit(datasets) or (None if init is None else run_fit(init))
     training = {
         "data": [[str(name), weight] for name, weight in data],
         "steps": length.steps,
         "minutes": length.minutes,
+        PICTURES_KEY: msgspec.to_builtins(pictures),
         **({} if init is None else {"init": str(init)}),
         **({} if text_model is None else {"text_model": str(text_model)}),
     }

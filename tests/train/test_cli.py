@@ -21,9 +21,14 @@ from PIL import Image
 
 import gato_lite
 from gato_lite.tokenizers.space import SpaceTokenizer
-from gato_lite.train import cli
+from gato_lite.train import cli, pictures
 from gato_lite.train.cli import COMMANDS, main
 from gato_lite.train.recipes import RECIPES
+
+NO_PICTURES = (
+    "no pictures are known that '{}' was trained on: fitting into squares of 32 pixels, as the shipped ones; "
+    "--image-size N takes others\n"
+)
 
 
 def told(capsys, *args: object) -> tuple[int, str, str]:
@@ -293,7 +298,7 @@ def test_prompts_from_a_file(capsys, run, tmp_path, monkeypatch):
     requests = tmp_path / "requests.jsonl"
     requests.write_text("\n\n".join(map(json.dumps, asked)), "utf-8")
     code, out, err = told(capsys, "prompt", run, "--requests", requests, "--max-tokens", 5)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, NO_PICTURES.format(run))
     first, second = map(json.loads, out.splitlines())
     assert first["text"] == told(capsys, "prompt", run, "The fog", "--max-tokens", 5)[1].removesuffix("\n")
     assert second["image"] == str(picture)
@@ -308,7 +313,7 @@ def test_chat(capsys, run, tmp_path, monkeypatch):
     Image.new("RGB", (40, 30), "red").save(picture)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"The fog\n\n/image {picture}\nand?\n"))
     code, out, err = told(capsys, "prompt", run, "--chat", "--max-tokens", 4, "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, NO_PICTURES.format(run))
     turns = [json.loads(line) for line in out.splitlines()]
     assert [turn["prompt"] for turn in turns] == ["The fog", "and?"]
     assert turns[0]["text"] == told(capsys, "prompt", run, "The fog", "--max-tokens", 4)[1].removesuffix("\n")
@@ -370,6 +375,30 @@ def test_pictures_of_ones_own(capsys, tmp_path):
     assert told(capsys, "data", "import", tmp_path, "--out", out, "--size", 16)[0] == 0
     assert told(capsys, "train", "quick", "--data", f"{out}=0.5", "--out", run, "--steps", 2)[0] == 0
     assert told(capsys, "prompt", run, "--image", tmp_path / "red.png", "--max-tokens", 2)[0] == 0
+
+
+def test_pictures_of_any_aspect(capsys, tmp_path, monkeypatch):
+    source, out, run = tmp_path / "in", tmp_path / "data", tmp_path / "run"
+    source.mkdir()
+    for name, size in (("red", (90, 30)), ("blue", (30, 60)), ("green", (40, 40))):
+        Image.new("RGB", size, name).save(source / f"{name}.png")
+    (source / "captions.csv").write_text("file,text\n" + "".join(f"{n}.png,{n}\n" for n in ("red", "blue", "green")))
+    assert told(capsys, "data", "import", source, "--out", out, "--size", 48, "--keep-aspect")[0] == 0
+    shown = told(capsys, "data", "info", out)[1].splitlines()
+    assert "pictures   at their own aspect, at most 48² pixels" in shown
+    assert told(capsys, "train", "quick", "--data", out, "--out", run, "--steps", 1)[0] == 0
+    out.rename(tmp_path / "moved")
+
+    seen = []
+
+    def watched(pixels, how, fit=pictures.fit):
+        seen.append(fit(pixels, how).shape)
+        return fit(pixels, how)
+
+    monkeypatch.setattr(pictures, "fit", watched)
+    for size in ([], ["--image-size", 64]):
+        assert told(capsys, "prompt", run, "--image", source / "red.png", "--max-tokens", 2, *size)[::2] == (0, "")
+    assert seen == [(16, 48, 3), (32, 96, 3)]
 
 
 def test_tasks(capsys):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.format import PictureFit
 from gato_lite.train import items
 from gato_lite.train.folders import import_source
 from gato_lite.train.pictures import decode_picture, encode_png
@@ -93,6 +94,23 @@ def test_captioned_pictures_become_documents(pictures, tmp_path):
     assert pixels.shape == (16, 16, 3)
     assert pixels[8, 8].tolist() == [3, 3, 3]
     assert pixels[0, 0].tolist() == [255, 255, 255]
+
+
+def test_pictures_may_keep_their_aspect(pictures, tmp_path):
+    padded = import_source(pictures, tmp_path / "padded", size=64).dataset
+    kept = import_source(pictures, tmp_path / "kept", size=64, keep_aspect=True).dataset
+    assert padded.info.pictures == PictureFit(side=64)
+    assert Dataset.open(tmp_path / "kept").info.pictures == PictureFit(side=64, keep_aspect=True)
+    assert decode_picture(padded.first_image()).shape == (64, 64, 3)
+    pixels = decode_picture(kept.first_image())
+    assert pixels.shape == (48, 80, 3)
+    assert not pixels.any()
+
+
+def test_texts_do_not_say_how_pictures_were_fitted(tmp_path):
+    dataset = import_source(texts(tmp_path / "in", 2), tmp_path / "out", keep_aspect=True).dataset
+    assert dataset.info.pictures is None
+    assert dataset.first_image() is None
 
 
 def test_json_lines_with_the_other_names_and_splits(pictures, tmp_path):

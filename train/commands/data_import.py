@@ -32,6 +32,8 @@ class Options:
     """What the collection is called; None takes the folder's name."""
     size: int = 64
     """Side in pixels of the square that pictures are fitted into."""
+    keep_aspect: bool = False
+    """Keep the proportions of pictures, with at most as many pixels as that square has, in place of a white margin."""
     test_share: float = 0.05
     """Share of the documents that is held out: never trained on, at least one of two."""
     licence: Annotated[str | None, arg(metavar="WORDS")] = None
@@ -53,6 +55,7 @@ def run(options: Options) -> None:
         options.out,
         name=options.name,
         size=options.size,
+        keep_aspect=options.keep_aspect,
         test_share=options.test_share,
         licence=options.licence,
         attribution=options.attribution,

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from gato_lite.train.console import print_json, print_table
 
 if TYPE_CHECKING:
-    from gato_lite.envs.dataset import Dataset
+    from gato_lite.envs.dataset import Dataset, PictureFit
 
 EXAMPLE: Final = "gato-lite data info emoji"
 
@@ -79,10 +79,17 @@ def _lines(dataset: Dataset) -> list[tuple[str, str]]:
         groups = sorted({document.group for document in documents if document.group})
         lines += [
             ("documents", f"{pictures:,} with a picture; {held_out:,} held out"),
+            ("pictures", _pictures(info.pictures)),
             ("groups", ", ".join(groups[:8]) + (f", … ({len(groups)} in all)" if len(groups) > 8 else "")),
         ]
     made_by = ", ".join(f"{name} {version}" for name, version in info.generator.items())
     return [*lines, ("made by", made_by), ("licence", info.licence or ""), ("attribution", info.attribution or "")]
+
+
+def _pictures(how: PictureFit | None) -> str:
+    if how is None:
+        return ""
+    return f"at their own aspect, at most {how.side}² pixels" if how.keep_aspect else f"{how.side} × {how.side} pixels"
 
 
 def _bytes(dataset: Dataset) -> int:

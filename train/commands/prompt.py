@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 import msgspec
 from tyro.conf import Positional, UseAppendAction, arg
 
-from gato_lite.train.console import print_json
+from gato_lite.train.console import print_json, print_note
 
 if TYPE_CHECKING:
+    from gato_lite.envs.format import PictureFit
     from gato_lite.exchange import Exchange, Picture
     from gato_lite.model import Gato
 
@@ -60,7 +61,8 @@ class Options:
     stop: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT")] = ()
     """A text before which an answer ends; may be given several times."""
     image_size: Annotated[int | None, arg(metavar="N")] = None
-    """Side in pixels that pictures are fitted into; None takes the size of the pictures the run was trained on."""
+    """Side in pixels of the square that pictures are fitted into, or whose area they have at most if the run's pictures
+    kept their aspect; None takes the size of the pictures the run was trained on."""
     json: bool = False
     """Write JSON."""
 
@@ -122,21 +124,37 @@ def run(options: Options) -> None:
 
 
 def _eyes(options: Options, gato: Gato) -> Callable[[Path], Picture]:
-    """What turns a file into a picture of the run's size, once it is known that there is one."""
-    from gato_lite.train.pictures import decode_picture, square
+    """What turns a file into a picture such as the run was trained on, once it is known that there is one."""
+    from gato_lite.train.pictures import decode_picture, fit
 
-    sides: list[int] = []
+    known: list[PictureFit] = []
 
     def see(path: Path) -> Picture:
-        if not sides:
-            side = options.image_size if options.image_size is not None else _trained_size(options.run)
-            largest = gato.config.patch_size * math.isqrt(gato.config.context_length - 1)
-            if not 1 <= side <= largest:
-                raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {side}")
-            sides.append(side)
-        return square(decode_picture(path), sides[0])
+        pixels = decode_picture(path)
+        if not known:
+            known.append(_fit_of(options, gato))
+        return fit(pixels, known[0])
 
     return see
+
+
+def _fit_of(options: Options, gato: Gato) -> PictureFit:
+    """How a prompt's pictures are fitted: as the run's were, to another size where that is asked for."""
+    from gato_lite.envs.format import PictureFit
+    from gato_lite.train.picture_fits import run_fit
+
+    how = run_fit(options.run)
+    if how is None and options.image_size is None:
+        print_note(
+            f"no pictures are known that '{options.run}' was trained on: fitting into squares of {SHIPPED_SIZE} "
+            "pixels, as the shipped ones; --image-size N takes others"
+        )
+    how = how or PictureFit(side=SHIPPED_SIZE)
+    side = how.side if options.image_size is None else options.image_size
+    largest = gato.config.patch_size * math.isqrt(gato.config.context_length - 1)
+    if not 1 <= side <= largest:
+        raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {side}")
+    return PictureFit(side=side, keep_aspect=how.keep_aspect)
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[Exchange]:
@@ -240,26 +258,6 @@ def _exchange(turn: Request, see: Callable[[Path], Picture]) -> Exchange:
 
     image = None if turn.image is None else see(Path(turn.image))
     return Exchange(image=image, prompt=turn.prompt, text=turn.text)
-
-
-def _trained_size(run: Path) -> int:
-    """Side of the pictures that the run was trained on, where its data is still there; else of the shipped ones."""
-    from gato_lite.envs.dataset import Dataset
-    from gato_lite.run import read_run_config
-    from gato_lite.train.pictures import decode_picture
-    from gato_lite.train.shelf import dataset_folder
-
-    for name, _ in read_run_config(run).training.get("data", []):
-        try:
-            dataset = Dataset.open(dataset_folder(name))
-        except (FileNotFoundError, ValueError):
-            continue
-        documents = dataset.read_documents() if dataset.info.kind == "documents" else []
-        image = next((document.image for document in documents if document.image is not None), None)
-        if image is not None:
-            height, width = decode_picture(image).shape[:2]
-            return int(max(height, width))
-    return SHIPPED_SIZE
 
 
 def _write(text: str) -> None:

@@ -1,0 +1,73 @@
+"""How a dataset's, several datasets' and a run's pictures were fitted to a size, which is how a prompt's are.
+
+Decisions:
+
+- A dataset says it. Where it does not, its first picture does: a square one was fitted into a square of its side,
+  any other at its own aspect.
+- Of several datasets that differ, the fit with the largest weight in the mixture counts, of equal ones the first:
+  the model has seen most pictures of that kind.
+- A run remembers it in its `config.json`; where none of its datasets has pictures, from the run that it began with.
+  An older run's datasets are looked at again, those that are still there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.format import PictureFit
+from gato_lite.run import CONFIG_FILE, RunError, read_run_config
+from gato_lite.train.pictures import decode_picture
+from gato_lite.train.shelf import dataset_folder
+
+KEY: Final = "pictures"
+"""Of what a run remembers in `training`."""
+
+
+def dataset_fit(dataset: Dataset) -> PictureFit | None:
+    """How a dataset's pictures were fitted; None for episodes, and where there are none."""
+    if dataset.info.kind != "documents" or dataset.info.pictures is not None:
+        return dataset.info.pictures
+    image = dataset.first_image()
+    if image is None:
+        return None
+    height, width = decode_picture(image).shape[:2]
+    if height == width:
+        return PictureFit(side=height)
+    return PictureFit(side=math.isqrt(height * width - 1) + 1, keep_aspect=True)
+
+
+def mixture_fit(data: Sequence[tuple[Dataset, float]]) -> PictureFit | None:
+    """The fit with the largest weight, of equal ones the first; None where no dataset has pictures."""
+    weights: dict[PictureFit, float] = {}
+    for dataset, weight in data:
+        if (how := dataset_fit(dataset)) is not None:
+            weights[how] = weights.get(how, 0.0) + weight
+    return max(weights, key=weights.__getitem__, default=None)
+
+
+def run_fit(run: Path) -> PictureFit | None:
+    """How a run's pictures were fitted; None where it was trained on none, or where nothing says it any more.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        RunError: what it remembers is damaged.
+    """
+    training = read_run_config(run).training
+    if KEY in training:
+        try:
+            return msgspec.convert(training[KEY], PictureFit | None)
+        except msgspec.ValidationError as error:
+            raise RunError(f"{run}/{CONFIG_FILE}: training.{KEY}: {error}") from error
+    found: list[tuple[Dataset, float]] = []
+    for name, weight in training.get("data", []):
+        try:
+            found.append((Dataset.open(dataset_folder(name)), weight))
+        except (FileNotFoundError, ValueError):
+            continue
+    return mixture_fit(found)
