@@ -190,6 +190,21 @@ class Decoder:
             lengths[index] = len(said) + len(new)
         return self.gato.last_words(np.concatenate(runs), lengths)
 
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Replaces what rows hold by what other rows hold: all of a source, in the target at the same place.
+
+        Raises:
+            ValueError: a row is both written and read.
+        """
+        if not set(sources).isdisjoint(targets):
+            raise ValueError(f"no row can be copied and replaced at once, got {list(sources)} to {list(targets)}")
+        for source, target in zip(sources, targets, strict=True):
+            held = self.cursors[source]
+            for cache in (self._keys, self._values):
+                cache[:, target, :, :held] = cache[:, source, :, :held]
+            self._ids[target, :held] = self._ids[source, :held]
+            self.cursors[target] = held
+
     def rewind(self, row: int, n_token: int) -> None:
         """Forgets the last tokens of a row."""
         if not 0 <= n_token <= self.cursors[row]:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from gato_lite import limits
+from gato_lite.beams import search
 from gato_lite.choices import log_likelihoods
 from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
-from gato_lite.limits import check_max_tokens, check_size
+from gato_lite.limits import check_beams, check_max_tokens, check_size
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
 from gato_lite.writing import Writer
@@ -27,14 +28,14 @@ Turns = Sequence[Exchange]
 def generate(  # type: ignore[overload-overlap]  # a string is a sequence of strings too; it is taken as one prompt
     gato: Gato, prompt: str = ..., image: Picture | None = ..., *, before: Turns = ...,
     choices: Sequence[str] | None = ..., max_tokens: int = ..., temperature: float = ..., top_p: float = ...,
-    seed: int = ..., stop: str | Sequence[str] = ..., on_text: Callable[[str], None] | None = ...,
+    seed: int = ..., stop: str | Sequence[str] = ..., on_text: Callable[[str], None] | None = ..., beams: int = ...,
 ) -> str: ...  # fmt: skip
 @overload
 def generate(
     gato: Gato, prompt: Sequence[str], image: Sequence[Picture | None] | None = ..., *,
     before: Turns | Sequence[Turns] = ..., choices: Sequence[str] | None = ..., max_tokens: int = ...,
     temperature: float = ..., top_p: float = ..., seed: int = ..., stop: str | Sequence[str] = ...,
-    on_text: Callable[[str], None] | None = ...,
+    on_text: Callable[[str], None] | None = ..., beams: int = ...,
 ) -> list[str]: ...  # fmt: skip
 @torch.inference_mode()
 def generate(
@@ -50,6 +51,7 @@ def generate(
     seed: int = 0,
     stop: str | Sequence[str] = (),
     on_text: Callable[[str], None] | None = None,
+    beams: int = 1,
 ) -> str | list[str]:
     """What the model writes after a prompt, up to its `end` token.
 
@@ -66,6 +68,7 @@ def generate(
         seed: of the draws.
         stop: a text, or several, before whose first occurrence the answer ends.
         on_text: for one prompt, called with each new stretch of text as it is written.
+        beams: above 1, in 2..`MOST_BEAMS`, a beam search for the likeliest answer keeps so many (`gato_lite.beams`).
 
     Returns:
         The text that follows the prompt, without the prompt; a list for a list.
@@ -74,6 +77,13 @@ def generate(
         ValueError: an argument is out of range, or a prompt fills the whole context: none is ever cut.
     """
     check_max_tokens(max_tokens)
+    check_beams(beams)
+    others = {"temperature": temperature > 0.0, "choices": choices is not None, "on_text": on_text is not None}
+    if beams > 1 and any(others.values()):
+        raise ValueError(
+            f"beams={beams} searches for the likeliest answer: expected neither temperature, choices nor on_text with "
+            f"it, got {' and '.join(name for name, given in others.items() if given)}"
+        )
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
         raise ValueError("stop must be one or more characters, got ''")
@@ -96,13 +106,16 @@ def generate(
             )
     longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
     sampler = Sampler(temperature, seed, top_p)
-    n_row = max(1, limits.CACHE_TOKENS // longest)
+    n_prompt = max(1, limits.CACHE_TOKENS // (longest * beams))
     texts: list[str] = []
-    for start in range(0, len(documents), n_row):
-        some = documents[start : start + n_row]
-        writer = Writer(gato, len(some), longest)
-        hidden = writer.read(range(len(some)), some)
-        texts += writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
+    for start in range(0, len(documents), n_prompt):
+        some = documents[start : start + n_prompt]
+        writer = Writer(gato, len(some) * beams, longest)
+        hidden = writer.read(range(0, len(some) * beams, beams), some)
+        if beams > 1:
+            texts += search(gato, writer, hidden, beams, max_tokens, stop=stops)
+        else:
+            texts += writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
     return texts[0] if single else texts
 
 

@@ -14,14 +14,23 @@ from gato_lite.model import Gato
 
 MOST_TOKENS: Final = 16_384
 """Pieces that one answer may have."""
+MOST_BEAMS: Final = 64
+"""Answers to one prompt that may be in progress."""
 CACHE_TOKENS: Final = 65_536
-"""Tokens that the rows of prompts that are answered together may hold; more prompts are answered in turn."""
+"""Tokens that the rows of prompts that are answered together may hold; more prompts are answered in turn. A prompt
+takes a row, or one for each beam."""
 
 
 def check_max_tokens(max_tokens: int) -> None:
     """Raises a ValueError unless an answer may have so many pieces."""
     if not 1 <= max_tokens <= MOST_TOKENS:
         raise ValueError(f"max_tokens must be in 1..{MOST_TOKENS}, got {max_tokens}")
+
+
+def check_beams(beams: int) -> None:
+    """Raises a ValueError unless so many answers to one prompt may be in progress."""
+    if not 1 <= beams <= MOST_BEAMS:
+        raise ValueError(f"beams must be in 1..{MOST_BEAMS}, got {beams}")
 
 
 def check_size(gato: Gato, turns: Sequence[Exchange]) -> None:

@@ -31,6 +31,9 @@ class Writer:
         self._decoder = Decoder(gato, n_row, context_length)
         self._said: list[list[int]] = [[] for _ in range(n_row)]
         """Text and `end` tokens that each row has read."""
+        vocabulary = gato.vocabulary
+        self.legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
+        """Ids that may be written."""
 
     def read(self, rows: Sequence[int], runs: Sequence[Tokens]) -> Float[Tensor, "n D"]:
         """Reads a run of tokens into each row.
@@ -61,6 +64,12 @@ class Writer:
             states.append(decoder.read([rows[index] for index in going], tokens, [len(runs[index]) for index in going]))
         return torch.cat(states)[np.argsort([*anew, *going])]
 
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Replaces what the target rows have read by what the source rows have; no row is both."""
+        self._decoder.copy(sources, targets)
+        for source, target in zip(sources, targets, strict=True):
+            self._said[target] = list(self._said[source])
+
     def write(
         self,
         hidden: Float[Tensor, "B D"],
@@ -80,13 +89,14 @@ class Writer:
             on_text: called with each new stretch of the first row's text; with `stop`, of what can be no part of one.
         """
         vocabulary = self._gato.vocabulary
-        legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
         written: list[list[int]] = [[] for _ in self._said]
         texts = [""] * len(written)
         rows = list(range(len(written)))
         shown = 0
         while rows:
-            for row, chosen in zip(list(rows), sampler.choose(self._gato, hidden, [legal] * len(rows)), strict=True):
+            for row, chosen in zip(
+                list(rows), sampler.choose(self._gato, hidden, [self.legal] * len(rows)), strict=True
+            ):
                 done = chosen == vocabulary.end
                 if not done:
                     written[row].append(int(chosen))

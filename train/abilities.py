@@ -1,6 +1,7 @@
 """Held-out scores of what a model names, answers, translates and writes, beside what needs no understanding.
 
-Answers are generated greedily, after exactly what the documents show and say. Each ability has its standard metric:
+Answers are generated greedily, or by a beam search, after exactly what the documents show and say. Each ability has its
+standard metric:
 
 - caption, class, question, dialogue  exact match, apart from case and spaces at the ends
 - translation                          chrF, and BLEU beside it (sacrebleu)
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from gato_lite.envs.dataset import Dataset, Document
@@ -107,7 +109,13 @@ def held_out(dataset: Dataset, n: int, seed: int) -> list[Document]:
 
 
 def score_documents(
-    gato: Gato, dataset: Dataset, *, n: int = 1000, seed: int = 0, on_progress: OnProgress | None = None
+    gato: Gato,
+    dataset: Dataset,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    beams: int = 1,
+    on_progress: OnProgress | None = None,
 ) -> DocumentScore:
     """Scores a model on the held-out documents of a dataset.
 
@@ -116,6 +124,7 @@ def score_documents(
         dataset: of documents.
         n: most documents; of more, that many are drawn.
         seed: of that draw.
+        beams: of the search for an answer; 1 is greedy.
         on_progress: called with documents done and in all.
 
     Raises:
@@ -125,14 +134,19 @@ def score_documents(
     ability = ability_of(dataset)
     if ability == "text":
         return _text(gato, train, test)
-    answers = _answers(gato, test, on_progress)
+    answers = _answers(gato, test, beams, on_progress)
     if ability == "translation":
-        return translation_score(test, answers)
-    return _exact(gato, ability, train, test, answers, np.random.default_rng(seed))
+        return msgspec.structs.replace(translation_score(test, answers), beams=beams)
+    blind: list[str] = []
+    if ability == "question" and any(document.image is not None for document in test):
+        blind = _answers(gato, test, beams, blind=True)
+    return msgspec.structs.replace(
+        _exact(ability, train, test, answers, blind, np.random.default_rng(seed)), beams=beams
+    )
 
 
 def _answers(
-    gato: Gato, documents: Sequence[Document], on_progress: OnProgress | None = None, *, blind: bool = False
+    gato: Gato, documents: Sequence[Document], beams: int, on_progress: OnProgress | None = None, *, blind: bool = False
 ) -> list[str]:
     """What the model answers; `blind` leaves the pictures away. Prompts of like length share a forward."""
     answers = [""] * len(documents)
@@ -145,6 +159,7 @@ def _answers(
             [None if blind or document.image is None else decode_picture(document.image) for document in some],
             before=[[_exchange(turn.image, turn.prompt, turn.text) for turn in document.before] for document in some],
             max_tokens=MAX_TOKENS,
+            beams=beams,
         )
         for index, text in zip(order[start : start + BATCH], written, strict=True):
             answers[index] = text
@@ -158,11 +173,11 @@ def _exchange(image: bytes | None, prompt: str, text: str) -> Exchange:
 
 
 def _exact(
-    gato: Gato,
     ability: Ability,
     train: Sequence[Document],
     test: Sequence[Document],
     answers: Sequence[str],
+    blind: Sequence[str],
     generator: np.random.Generator,
 ) -> DocumentScore:
     truth = [document.text for document in test]
@@ -175,8 +190,8 @@ def _exact(
         if None not in categories.values():
             named = [categories.get(answer.strip()) for answer in answers]
             more["category"] = float(np.mean([a == _category(b) for a, b in zip(named, test, strict=True)]))
-    if ability == "question" and any(document.image is not None for document in test):
-        more["without the picture"] = float(_right(_answers(gato, test, blind=True), truth).mean())
+    if blind:
+        more["without the picture"] = float(_right(blind, truth).mean())
     return DocumentScore(
         ability=ability,
         metric=ABILITIES[ability],

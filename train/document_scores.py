@@ -31,6 +31,8 @@ class DocumentScore(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
     n: int
     """Documents."""
+    beams: int = 1
+    """Of the search that wrote the answers; 1 is greedy."""
     baselines: dict[str, float] = {}
     """The same metric of what needs no understanding."""
     more: dict[str, float] = {}

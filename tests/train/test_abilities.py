@@ -54,6 +54,17 @@ def test_answers_are_those_of_generate(gato: Gato, tmp_path: Path) -> None:
     assert (score.n, score.ability, score.metric) == (2, "dialogue", "exact match")
 
 
+def test_answers_of_a_beam_search(gato: Gato, tmp_path: Path) -> None:
+    rows = [Document(None, "z", "test", prompt=prompt) for prompt in ("a", "what is this?")]
+    dataset = write_documents(tmp_path / "d", [*rows, Document(None, "t", prompt="a")], name="d", ability="dialogue")
+    score = score_documents(gato, dataset, beams=3)
+    asked = [row.prompt for row in rows]
+    answers = generate(gato, asked, max_tokens=abilities.MAX_TOKENS, beams=3)
+    assert [example.answer for example in score.examples] == answers
+    assert answers != generate(gato, asked, max_tokens=abilities.MAX_TOKENS)
+    assert (score.beams, score_documents(gato, dataset).beams) == (3, 1)
+
+
 def test_questions(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = [question(png(1), "colour?", "red"), question(png(2), "colour?", "red"), question(png(3), "?", "no")]
     test = [

@@ -336,7 +336,13 @@ def test_prompt(capsys, run, tmp_path):
     assert (code, out.strip()) in {(0, "a"), (0, "b")}
     whole = told(capsys, "prompt", run, "The fog", "--max-tokens", 9)[1].removesuffix("\n")
     assert told(capsys, "prompt", run, "The fog", "--max-tokens", 9, "--stop", whole[4:6])[1] == whole[:4] + "\n"
+    searched = told(capsys, "prompt", run, "The fog", "--max-tokens", 5, "--beams", 3)
+    assert searched == (0, gato_lite.generate(gato_lite.load(run), "The fog", max_tokens=5, beams=3) + "\n", "")
     assert "temperature" in refused(capsys, "prompt", run, "The fog", "--temperature", -1)
+    assert refused(capsys, "prompt", run, "The fog", "--beams", 2, "--choice", "a").endswith("with it, got choices")
+    assert "--beams answers one prompt or --requests, got --chat" in refused(
+        capsys, "prompt", run, "--chat", "--beams", 2
+    )
     assert "expected one of TEXT or --image, --chat, --requests" in refused(capsys, "prompt", run, "x", "--chat")
     assert "expected a whole picture" in refused(capsys, "prompt", run, "--image", run / "config.json")
 
@@ -360,6 +366,7 @@ def test_a_run_is_not_overwritten_but_resumed(capsys, run, tmp_path):
     assert (run / "checkpoints" / "step_4").is_dir()
     code, out, _ = told(capsys, "eval", run)
     assert (code, "text/poems" in out, "bits per byte" in out) == (0, True, True)
+    assert "beams must be in 1..64, got 0" in refused(capsys, "eval", run, "--beams", 0)
     assert "Unknown dataset of documents that the run has 'vision/x'" in refused(
         capsys, "eval", run, "--tasks", "vision/x"
     )

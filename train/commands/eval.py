@@ -59,6 +59,8 @@ class Options:
     """Episodes of each task."""
     documents: int = 1000
     """Most held-out documents of each dataset of pictures or text, such as vision/emoji."""
+    beams: int = 1
+    """Of the search for the answer to a document; 1 takes the likeliest piece each time."""
     seed: int = EVALUATION_SEED
     """First environment seed."""
     workers: Annotated[int | None, arg(metavar="N")] = None
@@ -131,7 +133,7 @@ def _answer(options: Options, documents: Mapping[str, Dataset]) -> dict[str, Doc
     scores = {}
     for name, dataset in documents.items():
         with bar(f"answering {name}", "documents") as show:
-            scores[name] = score_documents(gato, dataset, n=options.documents, on_progress=show)
+            scores[name] = score_documents(gato, dataset, n=options.documents, beams=options.beams, on_progress=show)
     return scores
 
 
@@ -221,6 +223,9 @@ def tell_failures(played: Sequence[Scores]) -> None:
 
 def _check_outputs(options: Options, tasks: Sequence[Task]) -> None:
     """Checks what the work would fail at only after an hour."""
+    from gato_lite.limits import check_beams
+
+    check_beams(options.beams)
     files = [file for file in (options.json, options.report) if file is not None and file != STDOUT]
     if options.video is not None or options.report is not None:
         from gato_lite.envs.film import ffmpeg
@@ -265,6 +270,7 @@ def _command(options: Options) -> str:
     """What makes the same scores again."""
     words = ["gato-lite", "eval", str(options.run), *(["--tasks", *options.tasks] if options.tasks else [])]
     words += ["--episodes", str(options.episodes), "--seed", str(options.seed)]
+    words += ["--beams", str(options.beams)] * (options.beams > 1)
     words += ["--prompt"] * options.prompt + (["--prompts", *map(str, options.prompts)] if options.prompts else [])
     words += [] if options.against is None else ["--against", str(options.against)]
     return shlex.join([*words, "--report", str(options.report)])

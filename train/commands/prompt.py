@@ -58,6 +58,8 @@ class Options:
     """Draw from the fewest pieces whose probabilities sum to this."""
     seed: int = 0
     """Of the draws."""
+    beams: int = 1
+    """Above 1, a beam search for the likeliest answer keeps so many; it is written when it is whole."""
     stop: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT")] = ()
     """A text before which an answer ends; may be given several times."""
     image_size: Annotated[int | None, arg(metavar="N")] = None
@@ -77,6 +79,8 @@ class Options:
             raise ValueError(f"expected one of {', '.join(ways)}, got {' and '.join(given)}")
         if self.chat and self.choice:
             raise ValueError("--choice answers one prompt or --requests, got --chat with it")
+        if self.chat and self.beams > 1:
+            raise ValueError("--beams answers one prompt or --requests, got --chat with it")
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,6 +108,7 @@ def run(options: Options) -> None:
         _answer(options, gato, see, how)
         return
     shown = [see(path) for path in options.image]
+    streamed = not options.json and not options.choice and options.beams == 1
     text = generate(
         gato,
         options.text,
@@ -112,7 +117,8 @@ def run(options: Options) -> None:
         choices=options.choice or None,
         max_tokens=options.max_tokens,
         stop=options.stop,
-        on_text=None if options.json or options.choice else _write,
+        on_text=_write if streamed else None,
+        beams=options.beams,
         **how,
     )
     if options.json:
@@ -120,7 +126,7 @@ def run(options: Options) -> None:
         image = images[0] if len(images) == 1 else images or None
         print_json({"prompt": options.text, "image": image, "text": text, "seed": options.seed})
     else:
-        print(text if options.choice else "")
+        print("" if streamed else text)
 
 
 def _eyes(options: Options, gato: Gato) -> Callable[[Path], Picture]:
@@ -222,6 +228,7 @@ def _answer(options: Options, gato: Gato, see: Callable[[Path], Picture], how: d
             choices=options.choice or None,
             max_tokens=options.max_tokens,
             stop=options.stop,
+            beams=options.beams,
             **how,
         )
         for request, text in zip(some, texts, strict=True):
