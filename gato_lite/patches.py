@@ -26,6 +26,8 @@ from gato_lite.config import MAX_CHANNELS, GatoConfig
 
 CELL_SIDE: Final = 4
 """Side in pixels of the cells of `GradientPatch`."""
+N_CELL_SIDE: Final = 8
+"""Most cells in a row or column of a patch."""
 N_ORIENTATION: Final = 8
 """Orientations of an edge that are told apart."""
 D_CELL: Final = 128
@@ -128,11 +130,13 @@ class GradientPatch(nn.Module):
     What a cell holds is computed, not learned: it says where edges run and how they lean whatever the shading, and
     leaves little of a drawing style to be learnt by heart. Measured on naming emoji in an unseen style
     (docs/experiments.md), three learned convolutions in its place name fewer and cost half as much again.
+
+    A patch of more than 8×8 cells (32 pixels) is shrunk first: finer cells name no more and cost more.
     """
 
     def __init__(self, config: GatoConfig) -> None:
         super().__init__()
-        n_cell = -(-config.patch_size // CELL_SIDE)
+        n_cell = min(-(-config.patch_size // CELL_SIDE), N_CELL_SIDE)
         self.side = n_cell * CELL_SIDE
         self.convolution = nn.Conv2d(N_ORIENTATION + MAX_CHANNELS, D_CELL, 3, stride=2, padding=1)
         self.inward = nn.Linear(D_CELL * (-(-n_cell // 2)) ** 2, config.d_encoder)
@@ -140,7 +144,9 @@ class GradientPatch(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(P, h, w, c) uint8 to (P, D)."""
-        x = _padded(pixels, self.side)  # (P, 4, side, side)
+        shrink = -(-max(pixels.shape[1:3]) // self.side)
+        x = _padded(pixels, shrink * self.side)
+        x = F.avg_pool2d(x, shrink) if shrink > 1 else x  # (P, 4, side, side)
         gradients = oriented_gradients(x[:, : pixels.shape[3]])  # of the channels that are there
         cells = torch.cat([gradients, F.avg_pool2d(x, CELL_SIDE)], 1)  # (P, 12, side/4, side/4)
         x = F.gelu(self.convolution(CELL_SCALE * cells), approximate="tanh")

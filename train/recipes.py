@@ -30,7 +30,7 @@ def pictures() -> TrainConfig:
     gato-lite data fetch easy-vqa
     gato-lite train pictures --data data/easy-vqa --out runs/vqa --minutes 15
     """
-    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment="moved")
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=64, optimiser="muon", augment="moved")
 
 
 def captions() -> TrainConfig:
@@ -39,7 +39,7 @@ def captions() -> TrainConfig:
     gato-lite data fetch emoji-captions
     gato-lite train captions --data data/emoji-captions --out runs/emoji --minutes 30
     """
-    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=32, optimiser="muon", augment="recoloured")
+    return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=64, optimiser="muon", augment="recoloured")
 
 
 def words() -> TrainConfig:
