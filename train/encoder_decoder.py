@@ -75,8 +75,18 @@ class EncoderDecoder(nn.Module):
         self.begin, self.end, self.padding = n_pieces, n_pieces + 1, n_pieces + 2
         self.table = nn.Embedding(n_pieces + 3, d_model)
         nn.init.normal_(self.table.weight, std=d_model**-0.5)
+        layer = nn.TransformerEncoderLayer(d_model, n_head, d_ff, dropout=0.0, batch_first=True, norm_first=True)
         self.transformer = nn.Transformer(
-            d_model, n_head, n_encoder, n_decoder, d_ff, dropout=0.0, batch_first=True, norm_first=True
+            d_model,
+            n_head,
+            num_decoder_layers=n_decoder,
+            dim_feedforward=d_ff,
+            dropout=0.0,
+            batch_first=True,
+            norm_first=True,
+            custom_encoder=nn.TransformerEncoder(  # as nn.Transformer makes it, but for a warning about nested tensors
+                layer, n_encoder, nn.LayerNorm(d_model), enable_nested_tensor=False
+            ),
         )
         self.register_buffer("positions", sinusoids(MAX_LENGTH + 1, d_model), persistent=False)
 

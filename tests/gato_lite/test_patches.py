@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gato_lite.patches import N_ORIENTATION, oriented_gradients
+from gato_lite.config import GatoConfig
+from gato_lite.patches import N_ORIENTATION, GradientPatch, oriented_gradients
 
 
 def slope(across: float, down: float, channels: int = 3, side: int = 16) -> Tensor:
@@ -49,3 +50,11 @@ def test_the_channel_of_the_longest_gradient_counts(channel: int) -> None:
     pixels = faint.clone()
     pixels[:, channel] = strong[:, channel]
     torch.testing.assert_close(oriented_gradients(pixels), oriented_gradients(strong))
+
+
+def test_a_larger_patch_is_shrunk_and_a_small_one_is_not() -> None:
+    encoder = GradientPatch(GatoConfig.preset("lite-1m", patch_encoder="hog", patch_size=64))
+    small = torch.randint(256, (2, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    twice = small.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(encoder(twice), encoder(small))
+    assert encoder(small[:, :20, :7]).shape == (2, 128)

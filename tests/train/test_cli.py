@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 import gato_lite
+from gato_lite.envs.dataset import Document, Turn, write_documents
 from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.train import cli, pictures
 from gato_lite.train.cli import COMMANDS, main
 from gato_lite.train.recipes import RECIPES
@@ -289,6 +291,15 @@ def test_text_model(capsys, tmp_path):
     (tmp_path / "short.txt").write_text("hi")
     assert "could not learn" in refused(capsys, "data", "text-model", tmp_path / "short.txt", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_text_model_learns_prompts_too(capsys, tmp_path):
+    rows = [Document(None, "oo" * 40, prompt="zwitschern " * 9, before=(Turn(prompt="quaken " * 9),))] * 9
+    write_documents(tmp_path / "data", rows, name="data")
+    out = tmp_path / "own.model"
+    assert told(capsys, "data", "text-model", tmp_path / "data", "--pieces", 290, "--out", out)[0] == 0
+    text = TextTokenizer.from_file(out)
+    assert max(len(text.encode(word)) for word in ("zwitschern", "quaken")) < 6
 
 
 def test_prompts_from_a_file(capsys, run, tmp_path, monkeypatch):

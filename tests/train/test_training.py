@@ -18,6 +18,7 @@ from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import RunError, read_run_config
+from gato_lite.tokenizers.text import train_text_model
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.datasets import open_data, sources_of, weighted_sources
 from gato_lite.train.exchanges import ExchangeSource
@@ -240,3 +241,36 @@ def test_a_mixture_is_of_the_recipes_settings(config: TrainConfig, corridor: Dat
 
     made: Mixture = make_mixture(weighted_sources([(corridor, 1.0)], vocabulary, config), vocabulary, config)
     assert (made.tokens_per_step, made.context_length, made.seed) == (1024, 64, 0)
+
+
+def test_training_with_text_pieces_of_ones_own(small: TrainConfig, tmp_path: Path) -> None:
+    model = tmp_path / "own.model"
+    model.write_bytes(train_text_model(["la casa rossa e la casa blu"] * 9, n_pieces=290))
+    documents(tmp_path / "data", [Document(None, "la casa rossa"), Document(None, "la casa blu")])
+    data = [(str(tmp_path / "data"), 1.0)]
+    run = train_run(small, data, tmp_path / "run", length=Length(steps=2), text_model=model)
+    gato = gato_lite.load(run)
+    assert gato.vocabulary.text.n_pieces == 290
+    assert gato.vocabulary.text.model_bytes == model.read_bytes()
+    model.unlink()  # the run has its own copy
+    train_run(small, data, run, length=Length(steps=3), text_model=model, resume=True)
+    with pytest.raises(ValueError, match="text_model: the weights of"):
+        train_run(small, data, tmp_path / "b", length=Length(steps=1), init=run, text_model=model)
+    with pytest.raises(FileNotFoundError, match="expected a text model, found no file; make one with data text-model"):
+        train_run(small, data, tmp_path / "c", length=Length(steps=1), text_model=model)
+    model.write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="own.model: expected a SentencePiece model"):
+        train_run(small, data, tmp_path / "c", length=Length(steps=1), text_model=model)
+
+
+def test_no_colour_changes_where_questions_are_asked(
+    small: TrainConfig, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    shown = encode_png(np.full((16, 16, 3), (200, 30, 90), np.uint8))
+    for ability, kept in (("question", True), ("caption", False)):
+        rows = [Document(shown, "red", prompt="what color is it?" if kept else "")]
+        dataset = write_documents(tmp_path / ability, rows, name=ability, ability=ability)  # type: ignore[arg-type]
+        (source,) = sources_of(dataset, vocabulary, replace(small, augment="recoloured"))
+        (drawn,) = source.draw(np.random.default_rng(0), 64, 1)
+        centre = drawn.tokens.pixels.reshape(16, 16, 3)[8, 8]
+        assert ((centre == (200, 30, 90)).all()) == kept

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gato_lite.config import GatoConfig
+from gato_lite.envs.dataset import Dataset, write_documents
+from gato_lite.train import encoder_decoder
+from gato_lite.train.encoder_decoder import TOKENS, EncoderDecoder, Options, Pair, batches, like, n_weights, sinusoids
+from gato_lite.train.loop import Length
+from gato_lite.train.settings import TrainConfig
+from gato_lite.train.templates import translation
+from gato_lite.train.training import train_run
+
+torch.set_num_threads(1)
+
+
+def tiny() -> EncoderDecoder:
+    torch.manual_seed(0)
+    return EncoderDecoder(20, d_model=16, n_head=2, d_ff=32, n_encoder=1, n_decoder=2).eval()
+
+
+def pair(*lengths: int) -> Pair:
+    source, target = (np.arange(1, 1 + n, dtype=np.int32) for n in lengths)
+    return Pair(source, target)
+
+
+def test_what_is_written_depends_on_the_source_and_on_what_stands_before_only() -> None:
+    model = tiny()
+    source, given, _ = model.batch([pair(5, 6)])
+    states = model(source, given)
+    later = given.clone()
+    later[0, 4] = 15
+    changed = model(source, later)
+    assert torch.allclose(states[0, :4], changed[0, :4], atol=1e-6)
+    assert not torch.allclose(states[0, 4:], changed[0, 4:], atol=1e-3)
+    other = source.clone()
+    other[0, 2] = 15
+    assert not torch.allclose(states[0, 0], model(other, given)[0, 0], atol=1e-4)
+
+
+def test_padding_changes_nothing() -> None:
+    model = tiny()
+    alone = model(*model.batch([pair(3, 4)])[:2])
+    beside = model(*model.batch([pair(3, 4), pair(9, 8)])[:2])
+    assert torch.allclose(alone[0], beside[0, :5], atol=1e-5)
+    assert model.translate([pair(3, 1).source], 5)[0] == model.translate([pair(3, 1).source, pair(9, 1).source], 5)[0]
+
+
+def test_an_epoch_has_every_pair_once_in_batches_of_bounded_size() -> None:
+    generator = np.random.default_rng(0)
+    pairs = [pair(int(a), int(b)) for a, b in generator.integers(1, 190, (900, 2))]
+    found: list[int] = []
+    for some in batches(pairs, generator):
+        assert max(len(p.source) + len(p.target) + 1 for p in some) * len(some) <= TOKENS
+        found += map(id, some)
+        if len(found) == len(pairs):
+            break
+    assert sorted(found) == sorted(map(id, pairs))
+
+
+def test_it_has_about_as_many_parameters_as_asked() -> None:
+    config = GatoConfig.preset("lite-5m")
+    for wanted in (4_000_000, 7_000_000):
+        assert abs(n_weights(like(config, 8192, wanted)) - wanted) < 700_000
+
+
+def test_positions_differ_and_are_bounded() -> None:
+    table = sinusoids(50, 8)
+    assert table.abs().max() <= 1
+    assert all(not torch.allclose(a, b) for a, b in itertools.combinations(table, 2))
+
+
+def test_it_learns_and_is_scored_on_the_runs_own_data(tmp_path: Path) -> None:
+    words = ("uno", "due", "tre", "sei")
+    names = ("one", "two", "three", "six")
+    documents = [
+        translation(f"{names[a]} {names[b]}", f"{words[a]} {words[b]}", "it", split="test" if a == b else "train")
+        for a, b in itertools.product(range(4), range(4))
+    ]
+    data = tmp_path / "data"
+    write_documents(data, documents, name="numbers", ability="translation")
+    assert Dataset.open(data).info.ability == "translation"
+    run = tmp_path / "run"
+    train_run(TrainConfig(preset="lite-1m"), [(str(data), 1.0)], run, length=Length(steps=1))
+    encoder_decoder.main(Options(run=run, cpu_minutes=0.1, json=tmp_path / "scores.json"))
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["training"]["epochs"] > 5
+    assert found["training"]["loss"] < 7  # of 4,097 pieces, evenly: 8.3
+    score = found["scores"]["text/numbers"]
+    assert score["n"] == 4
+    assert 0 < score["mean"] <= 100
