@@ -66,6 +66,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "bench rollout": Command("bench_rollout", "measure how fast a model acts, by slots, context and action size"),
     "bench train": Command("bench_train", "measure training steps, and what single decisions are worth"),
     "bench data": Command("bench_data", "measure how fast data become streams, and how soon commands answer"),
+    "bench patches": Command("bench_patches", "measure which patch encoder suits one's pictures"),
     "verify": Command("verify", "check every hash and schema of a run or a dataset; repairs nothing"),
     "doctor": Command("doctor", "versions, extras, device, speed, disk, and what is wrong with them"),
 }

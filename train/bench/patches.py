@@ -1,0 +1,123 @@
+"""Which patch encoder suits one's pictures: each trains the same model for as long, then names held-out pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, get_args
+
+import msgspec
+
+from gato_lite.config import PatchEncoder
+from gato_lite.names import unknown_name
+from gato_lite.run import load
+from gato_lite.train.abilities import score_documents
+from gato_lite.train.datasets import open_data
+from gato_lite.train.loop import Length, Progress
+from gato_lite.train.recipes import find_recipe
+from gato_lite.train.training import train_run
+
+PATCH_SIZES: Final[dict[PatchEncoder, int]] = {"hog": 64, "conv": 32, "mlp": 32, "resnet": 16, "linear": 16, "tnt": 16}
+"""Side of the patches that each encoder is meant for; 16 is that of the papers (GATO, ViT, TNT)."""
+
+
+class EncoderScore(msgspec.Struct, frozen=True, kw_only=True):
+    """What one encoder came to."""
+
+    encoder: PatchEncoder
+    patch_size: int
+    """Pixels."""
+    n_parameters: int
+    """Of the encoder alone."""
+    steps: int
+    tokens_per_s: float
+    loss: float
+    """Training loss at the end, nats."""
+    metric: str
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    """Held-out documents that were scored."""
+    more: dict[str, float]
+
+
+def find_encoder(text: str) -> tuple[PatchEncoder, int]:
+    """An encoder and its patch size from "hog" or "hog@32".
+
+    Raises:
+        ValueError: no encoder has that name, or the size is no number.
+    """
+    name, at, size = text.partition("@")
+    known: tuple[PatchEncoder, ...] = get_args(PatchEncoder)
+    for encoder in known:
+        if name == encoder and (not at or size.isdecimal()):
+            return encoder, int(size) if at else PATCH_SIZES[encoder]
+    if name in known:
+        raise ValueError(f"expected a patch encoder and a patch size in pixels such as {name}@32, got {text!r}")
+    raise ValueError(unknown_name("patch encoder", name, known))
+
+
+def check_pictures(data: str) -> None:
+    """Whether a dataset can tell encoders apart.
+
+    Raises:
+        ValueError: it holds no picture out.
+    """
+    dataset = open_data(data)
+    if dataset.info.kind != "documents" or all(document.image is None for document in dataset.read_documents("test")):
+        raise ValueError(f"{data}: expected a dataset with pictures in its test split, found none")
+
+
+def score_encoder(
+    encoder: PatchEncoder,
+    patch_size: int,
+    data: str,
+    out: Path,
+    *,
+    recipe: str,
+    minutes: float,
+    documents: int,
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> EncoderScore:
+    """Trains a model with that encoder from nothing, and scores it on the data's held-out documents.
+
+    Args:
+        encoder: that is tried.
+        patch_size: side of its patches in pixels.
+        data: a dataset of pictures.
+        out: folder of the run.
+        recipe: everything else of how it is trained.
+        minutes: of training, by the clock: run one at a time, nothing beside it.
+        documents: most held-out documents.
+        seed: of weights, batches and the choice of documents.
+        on_progress: called every few steps.
+    """
+    config = replace(find_recipe(recipe), patch_encoder=encoder, patch_size=patch_size, seed=seed)
+    train_run(config, [(data, 1.0)], out, length=Length(minutes=minutes), on_progress=on_progress)
+    gato = load(out)
+    score = score_documents(gato, open_data(data), n=documents, seed=seed)
+    last = _last_line(out / "metrics.jsonl")
+    return EncoderScore(
+        encoder=encoder,
+        patch_size=patch_size,
+        n_parameters=sum(parameter.numel() for parameter in gato.embedding.patches.parameters()),
+        steps=int(last["step"]),
+        tokens_per_s=last["tokens_per_s"],
+        loss=last["loss"],
+        metric=score.metric,
+        mean=score.mean,
+        low=score.low,
+        high=score.high,
+        n=score.n,
+        more=score.more,
+    )
+
+
+def _last_line(metrics: Path) -> dict[str, float]:
+    """What was logged last of the training."""
+    lines: Sequence[dict[str, float]] = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
+    return next(line for line in reversed(lines) if "loss" in line and "tokens_per_s" in line)
