@@ -37,7 +37,7 @@ from gato_lite.train.cores import usable_cores
 from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.films import film_tasks
-from gato_lite.train.inspect import TokenStream, control_stream, document_streams
+from gato_lite.train.inspect import control_stream, document_streams
 from gato_lite.train.language import CaptionScore, TextScore, score_captions, score_text
 from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.plans import Plan, find_plan, record_plan
@@ -45,6 +45,7 @@ from gato_lite.train.recipes import find_recipe
 from gato_lite.train.report import write_report
 from gato_lite.train.report_data import collect_report
 from gato_lite.train.summary import summary_table
+from gato_lite.train.token_rows import TokenStream
 from gato_lite.train.training import prepare_run
 
 EVALUATION_SHARE: Final = 0.13

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gato_lite.envs.format import versions
 from gato_lite.run import read_run_config, run_folder
-from gato_lite.train.inspect import TokenStream
+from gato_lite.train.token_rows import TokenStream
 
 if TYPE_CHECKING:
     from gato_lite.model import Gato

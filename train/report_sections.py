@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gato_lite.train.inspect import TokenRow, TokenStream, patch_png
+from gato_lite.train.token_rows import TokenRow, TokenStream, patch_png
 
 if TYPE_CHECKING:
     from gato_lite.train.language import CaptionScore, TextScore

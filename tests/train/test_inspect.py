@@ -17,17 +17,9 @@ from gato_lite.envs.dataset import Document, write_documents
 from gato_lite.run import RunConfig, task_format, write_run
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.train.inspect import (
-    MAX_TEXT_TOKENS,
-    TokenStream,
-    inspect_path,
-    patch_png,
-    patch_rgb,
-    render,
-    timestep_stream,
-    to_json,
-)
+from gato_lite.train.inspect import MAX_TEXT_TOKENS, inspect_path, timestep_stream
 from gato_lite.train.pictures import encode_png
+from gato_lite.train.token_rows import TokenStream, patch_png, patch_rgb, render, to_json
 
 GRID = TokenSpec(leaves=("image", "mission"), pixel_high=(10, 5, 3))
 GRID_SPACE = spaces.Dict(

@@ -32,8 +32,9 @@ def run(options: Options) -> None:
     """Draws the streams."""
     from gato_lite.run import CONFIG_FILE, run_folder
     from gato_lite.train.console import answer_only
-    from gato_lite.train.inspect import inspect_path, render, to_json
+    from gato_lite.train.inspect import inspect_path
     from gato_lite.train.shelf import dataset_folders, run_or_dataset_folder
+    from gato_lite.train.token_rows import render, to_json
 
     folder = run_folder(run_or_dataset_folder(options.path))
     is_run = (folder / CONFIG_FILE).is_file()
