@@ -31,6 +31,7 @@ from gato_lite.train.baselines import (
     bits_per_byte_xz,
     caption_scores,
     nearest_neighbour_captions,
+    style_of,
 )
 from gato_lite.train.document_scores import Answer, DocumentScore
 from gato_lite.train.language import bits_per_byte
@@ -218,7 +219,9 @@ def _category(document: Document) -> str | None:
 def _baselines(
     train: Sequence[Document], test: Sequence[Document], truth: Sequence[str], generator: np.random.Generator
 ) -> dict[str, float]:
-    """The commonest answer, the commonest to the same prompt, and that of the most similar picture."""
+    """The commonest answer, the commonest to the same prompt, and that of the most similar picture, also of another
+    style where pictures come in several.
+    """
     overall = collections.Counter(document.text for document in train)
     commonest = overall.most_common(1)[0][0] if overall else ""
     found = {"commonest answer": float(_right([commonest] * len(test), truth).mean())}
@@ -232,16 +235,26 @@ def _baselines(
         ]
         found["question alone"] = float(_right(looked_up, truth).mean())
     elif all(document.image is not None for document in (*train[:1], *test)) and train:
-        right = []
-        for prompt in sorted({document.prompt for document in test}):
-            known = [document for document in train if document.prompt == prompt and document.image is not None]
-            asked = [document for document in test if document.prompt == prompt]
-            if len(known) > NEIGHBOURS:
-                known = [known[index] for index in generator.choice(len(known), NEIGHBOURS, replace=False)]
-            if known:
-                right.append(_right(nearest_neighbour_captions(known, asked), [document.text for document in asked]))
-        found["most similar picture"] = float(np.concatenate(right).mean()) if right else 0.0
+        found["most similar picture"] = _most_similar(train, test, generator)
+        if len({style_of(document) for document in train}) > 1:
+            found["most similar of another style"] = _most_similar(train, test, generator, other_groups=True)
     return found
+
+
+def _most_similar(
+    train: Sequence[Document], test: Sequence[Document], generator: np.random.Generator, *, other_groups: bool = False
+) -> float:
+    """Share of the test pictures that the most similar training picture with the same prompt names."""
+    right = np.zeros(0)
+    for prompt in sorted({document.prompt for document in test}):
+        known = [document for document in train if document.prompt == prompt and document.image is not None]
+        asked = [document for document in test if document.prompt == prompt]
+        if len(known) > NEIGHBOURS:
+            known = [known[index] for index in generator.choice(len(known), NEIGHBOURS, replace=False)]
+        if len({style_of(document) for document in known}) > other_groups:
+            named = nearest_neighbour_captions(known, asked, other_groups=other_groups)
+            right = np.append(right, _right(named, [document.text for document in asked]))
+    return float(right.mean()) if len(right) else 0.0
 
 
 def _groups(test: Sequence[Document], right: Iterable[float]) -> dict[str, tuple[float, int]]:

@@ -82,6 +82,19 @@ def test_questions(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [example.truth for example in score.examples] == ["red", "blue", "no", "red"]
 
 
+def test_captions_beside_the_most_similar_picture_of_another_style(
+    gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        caption(png(0), "cat", group="noto/Animals"),
+        caption(png(100), "dog", group="flat/Animals"),
+        caption(png(110), "cat", group="flat/Animals", split="test"),
+    ]
+    answering(monkeypatch, {"": "cat"})
+    score = score_documents(gato, write_documents(tmp_path / "c", rows, name="c", ability="caption"))
+    assert (score.baselines["most similar picture"], score.baselines["most similar of another style"]) == (0.0, 1.0)
+
+
 def test_captions_by_style_and_category(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         caption(png(0), "cat", group="noto/Animals"),
@@ -96,6 +109,7 @@ def test_captions_by_style_and_category(gato: Gato, tmp_path: Path, monkeypatch:
     assert score.mean == pytest.approx(1 / 3)
     assert score.more["category"] == pytest.approx(2 / 3)  # the dog was taken for a cat, "gatta" for nothing known
     assert score.baselines["most similar picture"] == pytest.approx(2 / 3)
+    assert "most similar of another style" not in score.baselines  # there is one style to learn from
     assert score.groups == {
         "Animals": (pytest.approx(1 / 3), 3),
         "asked ''": (0.5, 2),
