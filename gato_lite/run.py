@@ -129,6 +129,7 @@ def read_run_config(run: Path | str) -> RunConfig:
             raise RunError(f"{path}: {problem}")
         config = msgspec.json.decode(data, type=RunConfig)
         _refuse_unknown_fields(msgspec.json.decode(data))
+        _check_data(config.training)
     except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: not a run's configuration: {error}") from error
     except ValueError as error:
@@ -146,6 +147,14 @@ def _refuse_unknown_fields(stored: Mapping[str, Any]) -> None:  # Any: JSON that
         for name in found:
             if name not in names:
                 raise ValueError(unknown_name(f"field of {place}", name, names))
+
+
+def _check_data(training: Mapping[str, Any]) -> None:  # Any: as RunConfig.training
+    """Raises a ValueError unless the datasets that a run was trained on are pairs of a folder and a weight."""
+    try:
+        msgspec.convert(training.get("data", []), list[tuple[str, float]])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"training.data: {error}") from error
 
 
 def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:

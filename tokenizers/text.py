@@ -41,6 +41,8 @@ class TextTokenizer:
         Raises:
             ValueError: the bytes are no SentencePiece model, or one that does not reproduce every string.
         """
+        if not model_bytes:  # of which SentencePiece makes a model without pieces
+            raise ValueError("expected a SentencePiece model, got 0 bytes")
         try:
             processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
         except RuntimeError as error:

@@ -98,8 +98,10 @@ def held_out(dataset: Dataset, n: int, seed: int) -> list[Document]:
     """The held-out documents of a dataset; of more than `n`, that many are drawn.
 
     Raises:
-        ValueError: it holds nothing out.
+        ValueError: it holds nothing out, or none is asked for.
     """
+    if n < 1:
+        raise ValueError(f"documents must be at least 1, got {n}")
     test = dataset.read_documents("test")
     if not test:
         raise ValueError(f"{dataset.path}: expected documents in the test split, found none; import it with test_share")

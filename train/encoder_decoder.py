@@ -13,6 +13,7 @@ Source: Vaswani et al. 2017, "Attention is all you need".
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from gato_lite.train.optimiser import schedule
 POOL: Final = 8192
 """Pairs that are sorted by length together, then cut into batches."""
 TOKENS: Final = 4096
-"""Tokens of a batch, both sides and padding included."""
+"""Tokens of the longest pair of a batch, times its pairs; padding may bring a few more."""
 MAX_LENGTH: Final = 192
 """Tokens of the longest side that is trained on."""
 MAX_ANSWER: Final = 128
@@ -96,8 +97,12 @@ class EncoderDecoder(nn.Module):
         return self.write(memory, unread, target)
 
     def read(self, source: Int64[Tensor, "B S"]) -> tuple[Tensor, Tensor]:
-        """What the encoder makes of the sources (B, S, D), and which of their places are padding (B, S)."""
+        """What the encoder makes of the sources (B, S, D), and which of their places are padding (B, S).
+
+        An empty source is read as one token of padding, because attention to nothing is undefined.
+        """
         padding = source == self.padding
+        padding[:, 0] = False
         memory: Tensor = self.transformer.encoder(self._embedded(source), src_key_padding_mask=padding)
         return memory, padding
 
@@ -139,7 +144,7 @@ class EncoderDecoder(nn.Module):
         return source, given, wanted
 
     def _padded(self, runs: Sequence[npt.NDArray[np.int32]]) -> Tensor:
-        rows = np.full((len(runs), max(map(len, runs))), self.padding, np.int64)
+        rows = np.full((len(runs), max(1, *map(len, runs))), self.padding, np.int64)
         for row, run in zip(rows, runs, strict=True):
             row[: len(run)] = run
         return torch.from_numpy(rows)
@@ -210,8 +215,10 @@ def train(
     """Trains for that much CPU time of this process; how many steps, tokens and epochs that was.
 
     Raises:
-        ValueError: there is no pair that is short enough.
+        ValueError: there is no pair that is short enough, or no time.
     """
+    if not 0 < cpu_minutes < math.inf:
+        raise ValueError(f"cpu_minutes must be a positive number, got cpu_minutes={cpu_minutes}")
     fitting = [pair for pair in pairs if max(map(len, pair)) <= MAX_LENGTH]
     if not fitting:
         raise ValueError(f"expected sentences of at most {MAX_LENGTH} pieces to learn from, got none")
@@ -278,22 +285,22 @@ def main(options: Options) -> None:
     """Trains, scores and prints.
 
     Raises:
-        ValueError: the run has no translations.
+        ValueError: the run has no translations, or an option is out of range.
     """
     torch.manual_seed(options.seed)
     gato = load(options.run)
     found = {name: data for name, data in documents_of_run(options.run).items() if ability_of(data) == "translation"}
     if not found:
         raise ValueError(f"{options.run}: expected a run that was trained on translations, found none")
+    asked = {name: held_out(data, options.documents, options.seed) for name, data in found.items()}
     text = gato.vocabulary.text
     model = like(gato.config, text.n_pieces, gato.n_parameters)
     pairs = [pair for data in found.values() for pair in encode(data.read_documents("train"), text)]
     trained = train(
         model, pairs, cpu_minutes=options.cpu_minutes, learning_rate=options.learning_rate, seed=options.seed
     )
-    scores: dict[str, DocumentScore] = {}
-    for name, data in found.items():
-        scores[name] = score(model.eval(), held_out(data, options.documents, options.seed), text)
+    model.eval()
+    scores = {name: score(model, documents, text) for name, documents in asked.items()}
     result = {
         "run": str(options.run),
         "n_parameters": {"encoder-decoder": n_weights(model), "run": gato.n_parameters},
@@ -307,4 +314,7 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError) as error:
+        sys.exit(f"encoder_decoder: error: {error}")

@@ -25,6 +25,7 @@ import csv
 import functools
 import io
 import json
+import math
 import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.format import INFO_FILE, PictureFit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
 from gato_lite.train.items import Item, OnBad, Reader, picture_item, read_text, text_items
-from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png, fit
+from gato_lite.train.pictures import CELL, MAX_PIXELS, SUFFIXES, decode_picture, encode_png, fit
 from gato_lite.train.tables import table_items
 
 CAPTION_FILES: Final = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
@@ -76,9 +77,9 @@ def import_source(
         source: the folder, archive or file, or `minari:NAME`.
         out: folder of the new dataset.
         name: what the collection is called; None takes the folder's name.
-        size: side in pixels of the square that pictures are fitted into; a 16-pixel patch is one token.
+        size: side in pixels of the square that pictures are fitted into, in 1..8000; a 16-pixel patch is one token.
         keep_aspect: whether pictures keep their proportions, with at most the pixels of that square, in place of a
-            white margin.
+            white margin; `size` is at least 32 then.
         test_share: share of the documents that is held out, in (0, 1).
         licence: SPDX name or words.
         attribution: who made the documents.
@@ -96,13 +97,13 @@ def import_source(
             dataset=import_minari(str(source).removeprefix("minari:"), out, on_bad=on_bad, overwrite=overwrite)
         )
     source = Path(source)
-    _check_import(source, Path(out), size, test_share)
+    how = PictureFit(side=size, keep_aspect=keep_aspect)
+    _check_import(source, Path(out), how, test_share)
     reader = Reader(on_bad)
     with contextlib.ExitStack() as stack:
         items = _items_of(source, reader, stack)
         held_out, has_picture = _survey(items(), test_share)
         reader.check()
-        how = PictureFit(side=size, keep_aspect=keep_aspect)
         dataset = write_documents(
             out,
             _documents(items(), held_out, how, reader),
@@ -115,15 +116,20 @@ def import_source(
     return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), n_test=reader.n_test)
 
 
-def _check_import(source: Path, out: Path, size: int, test_share: float) -> None:
+def _check_import(source: Path, out: Path, how: PictureFit, test_share: float) -> None:
     if out.resolve() == source.resolve():
         raise ValueError(f"out must be another folder than the source, got {out} for both")
     if not source.exists():
         raise FileNotFoundError(f"{source}: expected a folder of text files or captioned pictures, found nothing")
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, got test_share={test_share}")
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got size={size}")
+    if not 1 <= how.side <= math.isqrt(MAX_PIXELS):
+        raise ValueError(f"size must be in 1..{math.isqrt(MAX_PIXELS)} pixels, got size={how.side}")
+    if how.keep_aspect and how.side < 2 * CELL:
+        raise ValueError(
+            f"size must be at least {2 * CELL} pixels with keep_aspect: in less no aspect but a square's fits, got "
+            f"size={how.side}"
+        )
 
 
 def _items_of(source: Path, reader: Reader, stack: contextlib.ExitStack) -> Callable[[], Iterator[Item]]:

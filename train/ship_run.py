@@ -92,8 +92,7 @@ def _portable(training: Mapping[str, Any]) -> dict[str, Any]:  # Any: as RunConf
     """How a run was trained, without the places on the machine that it was trained on."""
     changed = dict(training)
     changed["data"] = [[_shown(folder), weight] for folder, weight in training.get("data", [])]
-    if "init" in training:
-        changed["init"] = _shown(training["init"])
+    changed |= {key: _shown(training[key]) for key in ("init", "text_model") if key in training}
     return changed
 
 
@@ -117,7 +116,8 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     words = ["gato-lite", "train", name]
     words += [f"--{key} {training[key]}" for key in ("preset", "seed") if training.get(key, recipe[key]) != recipe[key]]
     words += [f"--{key} {training[key]:g}" for key in ("minutes", "steps") if training.get(key) is not None]
-    words += [f"--init {_shown(training['init'])}"] if "init" in training else []
+    files = {"init": "--init", "text_model": "--text-model"}
+    words += [f"{option} {_shown(training[key])}" for key, option in files.items() if key in training]
     return " ".join([*words, "--out", f"runs/{name}"])
 
 

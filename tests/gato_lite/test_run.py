@@ -105,6 +105,9 @@ def test_no_checkpoint(tmp_path: Path, gato: Gato) -> None:
     [
         (lambda c: c.update(format_version=2), "format version 2 needs gato-lite > 0.1.0, this is gato-lite 0.1.0"),
         (lambda c: c.update(format_version="x"), "not a run's configuration"),
+        (lambda c: c["training"].update(data=None), "training.data: Expected `array`, got `null`"),
+        (lambda c: c["training"].update(data=[["emoji"]]), "training.data: Expected `array` of length 2"),
+        (lambda c: c["training"].update(data=[["emoji", "much"]]), "training.data: Expected `float`, got `str`"),
         (lambda c: c.update(surprise=1), "unknown field `surprise`"),
         (lambda c: c["model"].update(d_model=31), "d_model must be divisible by n_head, got d_model=31, n_head=2"),
         (lambda c: c["model"].pop("n_head"), "missing required field `n_head`"),

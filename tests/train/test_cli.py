@@ -351,9 +351,10 @@ def test_prompt(capsys, run, tmp_path):
     assert searched == (0, gato_lite.generate(gato_lite.load(run), "The fog", max_tokens=5, beams=3) + "\n", "")
     assert "temperature" in refused(capsys, "prompt", run, "The fog", "--temperature", -1)
     assert refused(capsys, "prompt", run, "The fog", "--beams", 2, "--choice", "a").endswith("with it, got choices")
-    assert "--beams answers one prompt or --requests, got --chat" in refused(
-        capsys, "prompt", run, "--chat", "--beams", 2
-    )
+    for beams in (0, 2):
+        assert "--beams answers one prompt or --requests, got --chat" in refused(
+            capsys, "prompt", run, "--chat", "--beams", beams
+        )
     assert "expected one of TEXT or --image, --chat, --requests" in refused(capsys, "prompt", run, "x", "--chat")
     assert "expected a whole picture" in refused(capsys, "prompt", run, "--image", run / "config.json")
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from gato_lite.config import GatoConfig
@@ -51,6 +52,23 @@ def test_padding_changes_nothing() -> None:
     assert model.translate([pair(3, 1).source], 5)[0] == model.translate([pair(3, 1).source, pair(9, 1).source], 5)[0]
 
 
+def test_an_empty_source_spoils_nothing() -> None:
+    model = tiny().train()
+    empty, other = pair(0, 4), pair(3, 4)
+    for pairs in ([empty], [empty, other]):
+        source, given, _ = model.batch(pairs)
+        assert model(source, given).isfinite().all()
+    model.eval()
+    assert model.translate([empty.source, other.source], 5)[1:] == model.translate([other.source], 5)
+    assert model.translate([empty.source], 5) == model.translate([empty.source, other.source], 5)[:1]
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_training_that_would_never_end_is_refused(minutes: float) -> None:
+    with pytest.raises(ValueError, match="cpu_minutes must be a positive number"):
+        encoder_decoder.train(tiny(), [pair(2, 2)], cpu_minutes=minutes, learning_rate=1e-3, seed=0)
+
+
 def test_an_epoch_has_every_pair_once_in_batches_of_bounded_size() -> None:
     generator = np.random.default_rng(0)
     pairs = [pair(int(a), int(b)) for a, b in generator.integers(1, 190, (900, 2))]
@@ -87,6 +105,8 @@ def test_it_learns_and_is_scored_on_the_runs_own_data(tmp_path: Path) -> None:
     assert Dataset.open(data).info.ability == "translation"
     run = tmp_path / "run"
     train_run(TrainConfig(preset="lite-1m"), [(str(data), 1.0)], run, length=Length(steps=1))
+    with pytest.raises(ValueError, match="documents must be at least 1, got 0"):  # before an hour of training
+        encoder_decoder.main(Options(run=run, cpu_minutes=1e9, documents=0))
     encoder_decoder.main(Options(run=run, cpu_minutes=0.1, json=tmp_path / "scores.json"))
     found = json.loads((tmp_path / "scores.json").read_text())
     assert found["training"]["epochs"] > 5

@@ -181,7 +181,12 @@ def test_a_folder_of_pictures_alone_says_what_is_missing(pictures, tmp_path):
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"test_share": 1.0}, "test_share must be between 0 and 1"), ({"size": 0}, "size must be at least 1 pixel")],
+    [
+        ({"test_share": 1.0}, "test_share must be between 0 and 1"),
+        ({"size": 0}, r"size must be in 1\.\.8000 pixels, got size=0"),
+        ({"size": 8001}, r"size must be in 1\.\.8000 pixels, got size=8001"),
+        ({"size": 31, "keep_aspect": True}, "size must be at least 32 pixels with keep_aspect"),
+    ],
 )
 def test_options_are_checked(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):

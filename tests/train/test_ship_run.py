@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,15 @@ def test_what_is_published(here: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small"]
 
 
+def test_no_place_on_the_machine_is_published(here: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree("runs/first", tmp_path / "copy")
+    stored = json.loads((copy / "config.json").read_text("utf-8"))
+    stored["training"] |= {"text_model": "/elsewhere/own.model", "init": "/elsewhere/first"}
+    (copy / "config.json").write_text(json.dumps(stored), "utf-8")
+    training = read_run_config(publish(copy, "small", tmp_path)).training
+    assert (training["text_model"], training["init"]) == ("own.model", "first")
+
+
 def test_one_command_publishes_and_writes_the_card(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +144,8 @@ def test_the_command_is_made_of_the_recipe() -> None:
     assert training_command(other, "generalist") == (
         "gato-lite train generalist --preset lite-5m --seed 3 --steps 7 --init first --out runs/generalist"
     )
+    own = {**training, "text_model": "/elsewhere/en-it.model"}
+    assert " --text-model en-it.model --out " in training_command(own, "generalist")
     with pytest.raises(ValueError, match="recipe 'generalist': optimiser was adamw, the recipe has muon; say with"):
         training_command({**training, "optimiser": "adamw"}, "generalist")
     with pytest.raises(ValueError, match="Unknown recipe 'generalistt'. Did you mean generalist"):

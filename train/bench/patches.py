@@ -13,9 +13,10 @@ import msgspec
 from gato_lite.config import PatchEncoder
 from gato_lite.names import unknown_name
 from gato_lite.run import load
-from gato_lite.train.abilities import score_documents
+from gato_lite.train.abilities import held_out, score_documents
 from gato_lite.train.datasets import open_data
 from gato_lite.train.loop import Length, Progress
+from gato_lite.train.pictures import decode_picture
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.training import train_run
 
@@ -60,15 +61,30 @@ def find_encoder(text: str) -> tuple[PatchEncoder, int]:
     raise ValueError(unknown_name("patch encoder", name, known))
 
 
-def check_pictures(data: str) -> None:
-    """Whether a dataset can tell encoders apart.
+def check(chosen: Sequence[tuple[PatchEncoder, int]], data: str, *, recipe: str, documents: int) -> None:
+    """Checks what would fail only after the first encoders have trained.
 
     Raises:
-        ValueError: it holds no picture out.
+        ValueError: there is no encoder, the dataset holds no picture out, a number is out of range, or the first
+            picture has more patches than the context holds.
     """
+    if not chosen:
+        raise ValueError("expected at least one patch encoder, got none")
     dataset = open_data(data)
-    if dataset.info.kind != "documents" or all(document.image is None for document in dataset.read_documents("test")):
+    images = [] if dataset.info.kind != "documents" else [row.image for row in held_out(dataset, documents, seed=0)]
+    first = next((image for image in images if image is not None), None)
+    if first is None:
         raise ValueError(f"{data}: expected a dataset with pictures in its test split, found none")
+    height, width = decode_picture(first).shape[:2]
+    config = find_recipe(recipe)
+    for encoder, side in chosen:
+        length = replace(config, patch_encoder=encoder, patch_size=side).model(vocab_size=1).context_length
+        n_patch = -(-height // side) * -(-width // side)
+        if n_patch >= length:
+            raise ValueError(
+                f"{data}: a picture of {height} × {width} pixels is {n_patch:,} patches for {encoder}@{side}, but the "
+                f"recipe '{recipe}' has a context of {length} tokens; give it larger patches, or leave it out"
+            )
 
 
 def score_encoder(

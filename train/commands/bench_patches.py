@@ -55,12 +55,10 @@ def run(options: Options) -> None:
     import torch
 
     from gato_lite.train.bench.measure import this_machine
-    from gato_lite.train.bench.patches import check_pictures, find_encoder, score_encoder
-    from gato_lite.train.recipes import find_recipe
+    from gato_lite.train.bench.patches import check, find_encoder, score_encoder
 
     chosen = [find_encoder(text) for text in options.encoders]
-    find_recipe(options.recipe)
-    check_pictures(options.data)
+    check(chosen, options.data, recipe=options.recipe, documents=options.documents)
     if options.json is not None:
         refuse_to_overwrite([options.json], overwrite=options.overwrite)
     found: list[EncoderScore] = []

@@ -33,7 +33,8 @@ class Options:
     size: int = 64
     """Side in pixels of the square that pictures are fitted into."""
     keep_aspect: bool = False
-    """Keep the proportions of pictures, with at most as many pixels as that square has, in place of a white margin."""
+    """Keep the proportions of pictures, with at most as many pixels as that square has, in place of a white margin;
+    --size is at least 32 then."""
     test_share: float = 0.05
     """Share of the documents that is held out: never trained on, at least one of two."""
     licence: Annotated[str | None, arg(metavar="WORDS")] = None

@@ -79,7 +79,7 @@ class Options:
             raise ValueError(f"expected one of {', '.join(ways)}, got {' and '.join(given)}")
         if self.chat and self.choice:
             raise ValueError("--choice answers one prompt or --requests, got --chat with it")
-        if self.chat and self.beams > 1:
+        if self.chat and self.beams != 1:
             raise ValueError("--beams answers one prompt or --requests, got --chat with it")
 
 
