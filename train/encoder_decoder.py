@@ -285,8 +285,11 @@ def main(options: Options) -> None:
     """Trains, scores and prints.
 
     Raises:
+        ImportError: sacrebleu, of the extra `eval`, is missing.
         ValueError: the run has no translations, or an option is out of range.
     """
+    import sacrebleu  # noqa: F401 - an extra: that it is missing is told before the training
+
     torch.manual_seed(options.seed)
     gato = load(options.run)
     found = {name: data for name, data in documents_of_run(options.run).items() if ability_of(data) == "translation"}
@@ -316,5 +319,5 @@ def main(options: Options) -> None:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"encoder_decoder: error: {error}")

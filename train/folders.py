@@ -127,8 +127,8 @@ def _check_import(source: Path, out: Path, how: PictureFit, test_share: float) -
         raise ValueError(f"size must be in 1..{math.isqrt(MAX_PIXELS)} pixels, got size={how.side}")
     if how.keep_aspect and how.side < 2 * CELL:
         raise ValueError(
-            f"size must be at least {2 * CELL} pixels with keep_aspect: in less no aspect but a square's fits, got "
-            f"size={how.side}"
+            f"size must be at least {2 * CELL} pixels with keep_aspect: smaller pictures have one row or column of "
+            f"{CELL}-pixel cells, got size={how.side}"
         )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,12 @@ def test_an_empty_source_spoils_nothing() -> None:
 def test_training_that_would_never_end_is_refused(minutes: float) -> None:
     with pytest.raises(ValueError, match="cpu_minutes must be a positive number"):
         encoder_decoder.train(tiny(), [pair(2, 2)], cpu_minutes=minutes, learning_rate=1e-3, seed=0)
+
+
+def test_a_missing_extra_is_told_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(ImportError, match="sacrebleu"):
+        encoder_decoder.main(Options(run=Path("nowhere")))
 
 
 def test_an_epoch_has_every_pair_once_in_batches_of_bounded_size() -> None:
