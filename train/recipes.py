@@ -43,15 +43,16 @@ def captions() -> TrainConfig:
 
 
 def words() -> TrainConfig:
-    """A larger model for translation, text and dialogue.
+    """A small model for translation, text and dialogue.
 
     gato-lite data fetch en-it
     gato-lite data text-model data/en-it --pieces 8192 --out en-it.model
     gato-lite train words --data data/en-it --text-model en-it.model --out runs/en-it --minutes 30
 
-    The shipped text pieces are English; pieces of both languages need little more than half as many tokens.
+    The shipped text pieces are English; pieces of both languages need little more than half as many tokens. For many
+    hours take `--preset lite-5m`.
     """
-    return TrainConfig(preset="lite-5m", optimiser="muon", tokens_per_step=4096)
+    return TrainConfig(preset="lite-1m", optimiser="muon")
 
 
 def tune() -> TrainConfig:
