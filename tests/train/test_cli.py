@@ -25,6 +25,7 @@ from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.train import cli, pictures
 from gato_lite.train.cli import COMMANDS, main
+from gato_lite.train.commands import eval as eval_command
 from gato_lite.train.recipes import RECIPES
 
 NO_PICTURES = (
@@ -457,6 +458,12 @@ def test_record(capsys, tmp_path):
     assert "at least one task" in refused(capsys, "record", "--out", out)
     message = refused(capsys, "record", "gym:CartPol-v1", "--out", out)
     assert message.startswith("Unknown Gymnasium environment 'CartPol-v1'. Did you mean CartPole-v1")
+
+
+def test_a_report_says_what_makes_its_scores_again():
+    options = eval_command.Options(run=Path("a run"), documents=30, beams=4, episodes=5, seed=7, report=Path("p.html"))
+    words = "gato-lite eval 'a run' --episodes 5 --documents 30 --seed 7 --beams 4 --report p.html"
+    assert eval_command._command(options) == words
 
 
 def test_a_missing_extra_gives_its_command(capsys, monkeypatch, run, tmp_path):

@@ -269,7 +269,7 @@ def _film(options: Options, tasks: Sequence[Task], scores: Scores) -> None:
 def _command(options: Options) -> str:
     """What makes the same scores again."""
     words = ["gato-lite", "eval", str(options.run), *(["--tasks", *options.tasks] if options.tasks else [])]
-    words += ["--episodes", str(options.episodes), "--seed", str(options.seed)]
+    words += ["--episodes", str(options.episodes), "--documents", str(options.documents), "--seed", str(options.seed)]
     words += ["--beams", str(options.beams)] * (options.beams > 1)
     words += ["--prompt"] * options.prompt + (["--prompts", *map(str, options.prompts)] if options.prompts else [])
     words += [] if options.against is None else ["--against", str(options.against)]
