@@ -230,12 +230,7 @@ def train_run(
     """
     if not data:
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
-    if from_step is not None and not resume:
-        raise ValueError(f"from_step={from_step} is where to resume: give resume (--resume) too")
-    if init is not None and text_model is not None:
-        raise ValueError(
-            f"text_model: the weights of '{init}' know the pieces of that run only; leave one of the two out"
-        )
+    check_beginning(init=init, text_model=text_model, resume=resume, from_step=from_step)
     with FolderLock(out) if ranks.is_first else nullcontext():
         return _train_run(
             config,
@@ -252,6 +247,23 @@ def train_run(
             on_progress=on_progress,
             ranks=ranks,
         )
+
+
+def check_beginning(*, init: Path | None, text_model: Path | None, resume: bool, from_step: int | None) -> None:
+    """Whether a run can begin so, as far as that can be told before there are data; arguments as of `train_run`.
+
+    Raises:
+        FileNotFoundError: there is no text model.
+        ValueError: it is none, or two of them exclude each other.
+    """
+    if from_step is not None and not resume:
+        raise ValueError(f"from_step={from_step} is where to resume: give resume (--resume) too")
+    if init is not None and text_model is not None:
+        raise ValueError(
+            f"text_model: the weights of '{init}' know the pieces of that run only; leave one of the two out"
+        )
+    if not resume:
+        _vocabulary(text_model)
 
 
 def _train_run(

@@ -492,7 +492,10 @@ def test_episodes_of_ones_own(capsys, tmp_path):
     assert re.search(r"^ *gym:CartPole-v1 .* 0\.0 +0\.0 – 0\.0 +1\.000 *$", out, re.MULTILINE), "the same episodes"
     titles = re.findall("<h2>(.*?)</h2>", page.read_text("utf-8"))
     assert titles[:4] == ["Watch it act", "Scores", "Prompted against unprompted", f"{run} against {scores}"]
-    assert f"gato-lite eval {run} --episodes 2 --seed 1000000000 --prompt --against {scores}" in page.read_text("utf-8")
+    assert (
+        f"gato-lite eval {run} --episodes 2 --documents 1000 --seed 1000000000 --prompt --against {scores}"
+        in page.read_text("utf-8")
+    )
     assert "report.html: already there" in refused(capsys, *words, "--report", page)
     assert "found gym:CartPole-v1 from seed 10" in refused(capsys, *words, "--seed", 2 * 10**9, "--against", scores)
     assert "holds no run: expected the file" in refused(capsys, *words, "--against", tmp_path / "mine")

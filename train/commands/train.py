@@ -99,8 +99,11 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     from gato_lite.train.loop import Length
     from gato_lite.train.plans import PLANS, find_plan
     from gato_lite.train.shelf import weighted
-    from gato_lite.train.training import train_run
+    from gato_lite.train.training import check_beginning, train_run
 
+    check_beginning(
+        init=options.init, text_model=options.text_model, resume=options.resume, from_step=options.from_step
+    )
     minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
     length = Length(steps=options.steps, minutes=minutes)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
