@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -34,8 +35,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage."""
-    return "–" if value is None else f"{100 * value:.0f}\u202f%"
+    """A share as a percentage; 100 % is said of all alone."""
+    if value is None:
+        return "–"
+    if 0.995 <= value < 1.0:
+        return f"{math.floor(1000 * value) / 10:.1f}\u202f%"
+    return f"{100 * value:.0f}\u202f%"
 
 
 def short(name: str) -> str:

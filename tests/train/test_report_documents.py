@@ -7,6 +7,7 @@ from gato_lite.train.pictures import encode_png
 from gato_lite.train.report import make_page
 from gato_lite.train.report_data import ReportData
 from gato_lite.train.report_documents import abilities, document_section, rivals
+from gato_lite.train.report_sections import percent
 from gato_lite.train.scores import Scores
 
 PNG = encode_png(np.zeros((8, 8, 3), np.uint8))
@@ -69,3 +70,9 @@ def test_a_page_of_documents_alone() -> None:
     assert 'id="vision-q"' in page
     assert "q: accuracy" in page
     assert abilities(documents) == ["answers questions", "writes", "translates"]
+
+
+def test_all_is_said_of_all_alone() -> None:
+    shares = (0.0, 0.994, 0.9995, 1.0)
+    assert [percent(share).replace("\u202f", " ") for share in shares] == ["0 %", "99 %", "99.9 %", "100 %"]
+    assert percent(None) == "–"
