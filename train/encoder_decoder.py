@@ -46,6 +46,8 @@ MAX_LENGTH: Final = 192
 """Tokens of the longest side that is trained on."""
 MAX_ANSWER: Final = 128
 """Pieces of the longest answer that is written."""
+WARMUP_STEPS: Final = 100
+"""Steps over which the rate rises, as in `TrainConfig`."""
 BATCH: Final = 128
 """Sentences that are translated together."""
 
@@ -239,7 +241,7 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * schedule(done, step, 400)
+                group["lr"] = learning_rate * schedule(done, step, WARMUP_STEPS)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             n_pair += len(some)
