@@ -18,6 +18,7 @@ from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
 from gato_lite.limits import check_beams, check_max_tokens, check_size
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
+from gato_lite.sequence import Tokens
 from gato_lite.writing import Writer
 
 Turns = Sequence[Exchange]
@@ -97,13 +98,7 @@ def generate(
         likeliest = log_likelihoods(gato, asked, choices).argmax(1).tolist()
         chosen = [choices[index] for index in likeliest]
         return chosen[0] if single else chosen
-    documents = [lay_out_exchanges(turns, gato.vocabulary, gato.config.patch_size)[0] for turns in asked]
-    for document in documents:
-        if len(document) >= gato.config.context_length:
-            raise ValueError(
-                f"the prompt is {len(document)} tokens, but the context holds {gato.config.context_length} with the "
-                "answer; shorten the text or shrink the picture"
-            )
+    documents = _documents(gato, asked)
     longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
     sampler = Sampler(temperature, seed, top_p)
     n_prompt = max(1, limits.CACHE_TOKENS // (longest * beams))
@@ -117,6 +112,18 @@ def generate(
         else:
             texts += writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
     return texts[0] if single else texts
+
+
+def _documents(gato: Gato, asked: Sequence[Sequence[Exchange]]) -> list[Tokens]:
+    """The tokens of each prompt, whose context has room for an answer."""
+    documents = [lay_out_exchanges(turns, gato.vocabulary, gato.config.patch_size)[0] for turns in asked]
+    for document in documents:
+        if len(document) >= gato.config.context_length:
+            raise ValueError(
+                f"the prompt is {len(document)} tokens, but the context holds {gato.config.context_length} with the "
+                "answer; shorten the text or shrink the picture"
+            )
+    return documents
 
 
 def _exchanges(
