@@ -28,8 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gato_lite.model import Gato
-from gato_lite.sequence import plain
-from gato_lite.writing import Writer
+from gato_lite.writing import Writer, last_piece
 
 ALPHA: Final = 0.6
 """Of the length penalty: that of Vaswani et al. 2017, section 6.1, at four beams; Wu et al. found 0.6 to 0.7 best."""
@@ -97,7 +96,7 @@ def search(
             break
         live = going
         partials = [partial for own in live.values() for partial in own]
-        hidden = writer.read([partial.row for partial in partials], [plain(partial.ids[-1:]) for partial in partials])
+        hidden = writer.read([partial.row for partial in partials], [last_piece(partial.ids) for partial in partials])
     return [found.text for found in best]
 
 

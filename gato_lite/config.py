@@ -33,6 +33,7 @@ LIMITS: Final = {
     "n_grid_head": (0, 256),
     "d_encoder": (1, 65_536),
     "n_local": (1, 32_768),
+    "n_text_local": (0, 16_384),
     "vocab_size": (1, 2**24),
 }
 """Smallest and largest value of each width and count: far beyond any model trained, so that a slip is told as one."""
@@ -99,6 +100,9 @@ class GatoConfig:
     """Hidden width of the patch and chunk encoders."""
     n_local: int = 512
     """Local indices with an embedding of their own; later places in an observation share the last."""
+    n_text_local: int = 0
+    """Places in a prompt with an embedding of their own, and as many in an answer; later ones share the last; 0 means
+    that texts have no places."""
     vocab_size: int = 6148
     """Token ids, those of the shipped vocabulary by default."""
     n_grid_head: int = 0
@@ -141,11 +145,17 @@ class GatoConfig:
 
 
 PRESETS: Final[dict[str, GatoConfig]] = {
-    "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512, n_grid_head=4),
-    "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024, n_grid_head=4),
-    "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536, n_grid_head=4),
-    "gato-79m": GatoConfig(n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet", grid_size=0),
-    "gato-364m": GatoConfig(n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet", grid_size=0),
-    "gato-1.18b": GatoConfig(n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet", grid_size=0),
+    "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512, n_grid_head=4, n_text_local=256),
+    "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024, n_grid_head=4, n_text_local=256),
+    "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536, n_grid_head=4, n_text_local=256),
+    "gato-79m": GatoConfig(
+        n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet", grid_size=0, n_text_local=256
+    ),
+    "gato-364m": GatoConfig(
+        n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet", grid_size=0, n_text_local=256
+    ),
+    "gato-1.18b": GatoConfig(
+        n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet", grid_size=0, n_text_local=256
+    ),
 }
 """Presets; layers, heads and widths of the `gato-*` ones are the paper's (Table 5)."""

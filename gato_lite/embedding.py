@@ -11,13 +11,13 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from gato_lite.config import CHUNK_WIDTH, GatoConfig
 from gato_lite.glance import Glance, WordTensors
 from gato_lite.patches import LinearPatch, MlpPatch, TransformerPatch, patch_encoder
-from gato_lite.sequence import PATCH_PLACES, Tokens, patch_places
+from gato_lite.sequence import PATCH_PLACES, TEXT_PLACES, Tokens, patch_places
 from gato_lite.words import Words
 
 TABLE_STD: Final = 0.02
@@ -125,7 +125,8 @@ class Embedding(nn.Module):
         super().__init__()
         self.patch_size = config.patch_size
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.locals = nn.Embedding(config.n_local, config.d_model)
+        self.n_local, self.n_text_local = config.n_local, config.n_text_local
+        self.locals = nn.Embedding(config.n_local + 2 * config.n_text_local, config.d_model)
         self.patch_rows = nn.Embedding(PATCH_PLACES, config.d_model)
         self.patch_columns = nn.Embedding(PATCH_PLACES, config.d_model)
         self.grid_size = min(config.grid_size, config.patch_size)
@@ -141,8 +142,7 @@ class Embedding(nn.Module):
         Raises:
             ValueError: a patch is larger than the model's patch size.
         """
-        places = tokens.local.clamp(max=self.locals.num_embeddings - 1)
-        x: Tensor = self.tokens(tokens.ids) + self.locals(places)  # (T, D)
+        x: Tensor = self.tokens(tokens.ids) + self.locals(self._local_rows(tokens.local))  # (T, D)
         asked = None
         if self.glance is not None and len(tokens.words.ids):
             asked = self.glance.queries(tokens.words, self.tokens.weight)
@@ -158,6 +158,16 @@ class Embedding(nn.Module):
             encoded = self.chunk_outward(F.gelu(self.chunk_inward(tokens.chunks), approximate="tanh"))
             x = x.index_add(0, tokens.chunk_rows, encoded.to(x.dtype))
         return x
+
+    def _local_rows(self, local: Int64[Tensor, " T"]) -> Int64[Tensor, " T"]:
+        """Rows of `locals`: places in observations, then in prompts, then in answers; the last of each is shared."""
+        rows = local.clamp(0, self.n_local - 1)
+        if not self.n_text_local:
+            return rows
+        place, last = -1 - local, self.n_text_local - 1
+        answer = (place - TEXT_PLACES).clamp(0, last) + self.n_text_local
+        said = torch.where(place < TEXT_PLACES, place.clamp(max=last), answer)
+        return torch.where(local < 0, self.n_local + said, rows)
 
     def _encoded(self, group: PatchGroup, asked: Tensor | None) -> Float[Tensor, "P D"]:
         """The patches of a group without their places; `asked` are the queries of the runs of words, (R, H, Q)."""

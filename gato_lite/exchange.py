@@ -13,6 +13,9 @@ missing. A document is one exchange or several:
 Every document begins with `end` or with a picture, and `end` follows every answer: it is how the model says that it is
 done. Prompts and answers are encoded apart, so that a prompt has the same tokens whatever is answered.
 
+Pieces carry their place in their prompt or answer. So an answer can tell where its prompt ends and what in it stands
+where it is itself, which translations need (docs/experiments.md).
+
 Source: Reed et al. 2022, section 2.1 (text, then images; here each where it stands).
 """
 
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gato_lite.sequence import Tokens, concatenate, plain
+from gato_lite.sequence import Tokens, answer_tokens, concatenate, plain, prompt_tokens
 from gato_lite.tokenizers.image import PatchGrid
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -81,11 +84,20 @@ def lay_out_exchanges(
     for exchange in exchanges:
         shown = [] if exchange.image is None else [picture_tokens(exchange.image, vocabulary, patch_size)]
         if exchange.prompt:
-            shown.append(plain(vocabulary.text.encode(exchange.prompt)))
+            shown.append(prompt_tokens(vocabulary.text.encode(exchange.prompt)))
         runs += shown
         answers.append(np.zeros(sum(map(len, shown)), np.bool_))
         if exchange.text:
-            answer = np.append(vocabulary.text.encode(exchange.text), np.int32(vocabulary.end))
-            runs.append(plain(answer))
-            answers.append(np.ones(len(answer), np.bool_))
+            answer = answer_tokens(vocabulary.text.encode(exchange.text))
+            runs += [answer, plain([vocabulary.end])]
+            answers.append(np.ones(len(answer) + 1, np.bool_))
     return concatenate(runs), np.concatenate(answers)
+
+
+def text_tokens(ids: npt.NDArray[np.int32], end: int, n_prompt: int = 0) -> Tokens:
+    """A stretch of plain text, which may begin and finish with `end`: a prompt of `n_prompt` pieces and an answer."""
+    first = int(ids[0] == end)
+    last = max(first, len(ids) - int(ids[-1] == end))
+    said = min(first + n_prompt, last)
+    answer = answer_tokens(ids[said:last])
+    return concatenate([plain(ids[:first]), prompt_tokens(ids[first:said]), answer, plain(ids[last:])])

@@ -17,7 +17,9 @@ import numpy.typing as npt
 from gato_lite.config import CHUNK_WIDTH
 
 ACTION_LOCAL = 0
-"""Local index that all action tokens share; observation tokens count from 1."""
+"""Local index that all action tokens share; observation tokens count up from 1, those of texts down from -1."""
+TEXT_PLACES = 1 << 14
+"""Places in a prompt that are told apart, and as many in an answer; tokens beyond share the last."""
 PATCH_PLACES = 128
 """Row and column indices that the place of a patch is quantised to."""
 
@@ -29,7 +31,8 @@ class Tokens:
     ids: npt.NDArray[np.int32]
     """(T,) vocabulary ids; patch and chunk tokens carry the `patch` and `chunk` special ids."""
     local: npt.NDArray[np.int16]
-    """(T,) place within the observation counted from 1; `ACTION_LOCAL` for action, separator and free text tokens."""
+    """(T,) place within the observation counted from 1; `ACTION_LOCAL` for action, separator and `end` tokens; -1 - i
+    for place i in a prompt, -1 - `TEXT_PLACES` - i for place i in an answer."""
     pixels: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     """Pixels of all patches end to end, each (height, width, channels) in C order."""
     patch_shapes: npt.NDArray[np.int16] = field(default_factory=lambda: np.zeros((0, 3), np.int16))
@@ -193,7 +196,7 @@ def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chun
 
 
 def plain(ids: Sequence[int] | npt.NDArray[np.int32]) -> Tokens:
-    """Text, separator and action tokens: ids without a place in an observation.
+    """Actions, separators, `end` and instructions: ids without a place.
 
     Raises:
         ValueError: an id is beyond int32, and would become another.
@@ -203,3 +206,17 @@ def plain(ids: Sequence[int] | npt.NDArray[np.int32]) -> Tokens:
     if (wrong := array != wide).any():
         raise ValueError(f"token ids must be in 0..{np.iinfo(np.int32).max}, got {wide[wrong][0]}")
     return Tokens(ids=array, local=np.full(len(array), ACTION_LOCAL, np.int16))
+
+
+def prompt_tokens(ids: npt.NDArray[np.int32]) -> Tokens:
+    """What is said to the model: pieces with their places in it."""
+    return Tokens(ids=ids, local=-1 - _places(len(ids), 0))
+
+
+def answer_tokens(ids: npt.NDArray[np.int32], start: int = 0) -> Tokens:
+    """What the model says: pieces with their places in it, the first of them at `start`."""
+    return Tokens(ids=ids, local=-1 - TEXT_PLACES - _places(len(ids), start))
+
+
+def _places(n: int, start: int) -> npt.NDArray[np.int16]:
+    return np.minimum(np.arange(start, start + n), TEXT_PLACES - 1).astype(np.int16)

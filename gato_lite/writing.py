@@ -12,7 +12,7 @@ from torch import Tensor
 from gato_lite.cache import Decoder
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
-from gato_lite.sequence import Tokens, concatenate, plain
+from gato_lite.sequence import Tokens, answer_tokens, concatenate
 
 
 class Writer:
@@ -29,14 +29,16 @@ class Writer:
     def __init__(self, gato: Gato, n_row: int, context_length: int | None = None) -> None:
         self._gato = gato
         self._decoder = Decoder(gato, n_row, context_length)
-        self._said: list[list[int]] = [[] for _ in range(n_row)]
-        """Text and `end` tokens that each row has read."""
+        self._said: list[list[tuple[int, int]]] = [[] for _ in range(n_row)]
+        """Text and `end` tokens that each row has read, as ids and local indices."""
+        self._unread: list[Tokens | None] = [None] * n_row
+        """The last piece of each row, if its answer was cut after it: nothing has asked for it to be read."""
         vocabulary = gato.vocabulary
         self.legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
         """Ids that may be written."""
 
     def read(self, rows: Sequence[int], runs: Sequence[Tokens]) -> Float[Tensor, "n D"]:
-        """Reads a run of tokens into each row.
+        """Reads a run of tokens into each row, after what was written there.
 
         Returns:
             (n, D) hidden state after each row's last token.
@@ -48,14 +50,18 @@ class Writer:
         length = decoder.context_length
         anew, going = [], []
         documents = []
+        unread = [self._unread[row] for row in rows]
+        runs = [run if last is None else concatenate([last, run]) for last, run in zip(unread, runs, strict=True)]
         for index, (row, run) in enumerate(zip(rows, runs, strict=True)):
+            self._unread[row] = None
             if decoder.cursors[row] and decoder.cursors[row] + len(run) <= length:
                 going.append(index)
             else:
                 kept = self._said[row][-max(length // 2 - len(run), 0) :] if length // 2 > len(run) else []
-                documents.append(concatenate([plain(kept), run]) if kept else run)
+                documents.append(concatenate([_tokens(kept), run]) if kept else run)
                 anew.append(index)
-            self._said[row] += run.ids[run.ids != patch].tolist()
+            text = run.ids != patch
+            self._said[row] += zip(run.ids[text].tolist(), run.local[text].tolist(), strict=True)
         states = []
         if anew:
             states.append(decoder.read_documents([rows[index] for index in anew], documents))
@@ -68,7 +74,7 @@ class Writer:
         """Replaces what the target rows have read by what the source rows have; no row is both."""
         self._decoder.copy(sources, targets)
         for source, target in zip(sources, targets, strict=True):
-            self._said[target] = list(self._said[source])
+            self._said[target], self._unread[target] = list(self._said[source]), self._unread[source]
 
     def write(
         self,
@@ -108,16 +114,27 @@ class Writer:
                         texts[row], done = texts[row][: min(cut)], True
                 if done:
                     rows.remove(row)
+                    self._unread[row] = None if chosen == vocabulary.end else last_piece(written[row])
             if on_text is not None:
                 upto = len(texts[0]) if 0 not in rows else _settled(texts[0], stop)
                 if upto > shown:
                     on_text(texts[0][shown:upto])
                     shown = upto
             if rows:
-                hidden = self.read(rows, [plain(written[row][-1:]) for row in rows])
+                hidden = self.read(rows, [last_piece(written[row]) for row in rows])
         if stop:
             return texts
         return [vocabulary.text.decode(np.asarray(ids, np.int32)) for ids in written]
+
+
+def _tokens(said: Sequence[tuple[int, int]]) -> Tokens:
+    ids, local = zip(*said, strict=True)
+    return Tokens(ids=np.array(ids, np.int32), local=np.array(local, np.int16))
+
+
+def last_piece(answer: Sequence[int]) -> Tokens:
+    """The last piece of an answer."""
+    return answer_tokens(np.array(answer[-1:], np.int32), len(answer) - 1)
 
 
 def _settled(text: str, stop: Sequence[str]) -> int:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from gato_lite.envs.dataset import Document
+from gato_lite.exchange import text_tokens
 from gato_lite.generate import generate
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document as TokenDocument
-from gato_lite.sequence import lay_out, plain
+from gato_lite.sequence import lay_out
 from gato_lite.train.baselines import (
     bits_per_byte_unigram,
     bits_per_byte_xz,
@@ -123,7 +124,7 @@ def bits_per_byte(gato: Gato, texts: Sequence[str], tokens_per_batch: int = 8192
         for start in range(0, max(len(ids) - context // 2, 1), context // 2):
             window = ids[start : start + context]
             target = np.arange(len(window)) >= (1 if start == 0 else context - context // 2)
-            documents.append(TokenDocument(tokens=plain(window), target=target, labels=window))
+            documents.append(TokenDocument(tokens=text_tokens(window, vocabulary.end), target=target, labels=window))
     nats = 0.0
     batch: list[TokenDocument] = []
     for index, document in enumerate(documents):

@@ -1,7 +1,7 @@
 """Data sources: each draws documents of one task from a dataset, many at once, by a generator that the caller passes.
 
 - `ControlSource`   windows of episodes, with the task's instruction, a quarter of them with a prompt
-- `TextSource`      stretches of text
+- `TextSource`      stretches of text, a quarter of them begun by a prompt
 - `ExchangeSource`  captions, questions, translations, conversations (`train/exchanges.py`)
 
 To add a kind of data, write a class with the two members of `Source`.
@@ -17,13 +17,14 @@ import numpy as np
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
+from gato_lite.exchange import text_tokens
 from gato_lite.sequence import Document, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.episodes import EpisodeTokens, join, said_once, tokenise_episodes, without_last
 
 PROMPT_SHARE = 0.25
-"""Share of control documents that begin with a prompt (Reed et al. 2022, section 2.2)."""
+"""Share of control and text documents that begin with a prompt (Reed et al. 2022, section 2.2)."""
 
 
 _Window = tuple[int, int]
@@ -205,6 +206,9 @@ class ControlSource:
 class TextSource:
     """Stretches of text documents; each begins with `end` if it begins its document.
 
+    In `PROMPT_SHARE` of them a first part, of any length, is a prompt and the rest its answer, so that the model goes
+    on with a prompt as it does with its own text. The loss asks for all of the text.
+
     Args:
         texts: documents.
         vocabulary: of the model.
@@ -229,7 +233,8 @@ class TextSource:
         self._origin = origin
         numbered = zip(range(len(texts)) if rows is None else rows, texts, strict=True)
         self._rows = [row for row, text in numbered if text]
-        end = np.array([vocabulary.end], np.int32)
+        self._end = vocabulary.end
+        end = np.array([self._end], np.int32)
         runs = [np.concatenate([end, vocabulary.text.encode(text), end]) for text in texts if text]
         if not runs:
             raise ValueError(f"text source '{name}' is empty, expected at least one document with text")
@@ -248,11 +253,22 @@ class TextSource:
         latest = np.maximum(stops - context_length, starts)
         starts = generator.integers(starts, latest + 1)
         stops = np.minimum(stops, starts + context_length)
+        n_prompt = generator.integers(stops - starts) * (generator.random(n) < PROMPT_SHARE)
         documents = []
-        for index, start, stop in zip(chosen.tolist(), starts.tolist(), stops.tolist(), strict=True):
+        for index, start, stop, n_said in zip(
+            chosen.tolist(), starts.tolist(), stops.tolist(), n_prompt.tolist(), strict=True
+        ):
             ids = self._ids[start:stop]
             target = np.ones(len(ids), np.bool_)
             target[0] = False
             rows = (self._rows[index],)
-            documents.append(Document(tokens=plain(ids), target=target, labels=ids, origin=self._origin, rows=rows))
+            documents.append(
+                Document(
+                    tokens=text_tokens(ids, self._end, n_said),
+                    target=target,
+                    labels=ids,
+                    origin=self._origin,
+                    rows=rows,
+                )
+            )
         return documents

@@ -14,7 +14,7 @@ from gato_lite.beams import penalty, search
 from gato_lite.exchange import Exchange, lay_out_exchanges
 from gato_lite.generate import generate
 from gato_lite.model import Gato
-from gato_lite.sequence import Tokens, concatenate, plain
+from gato_lite.sequence import Tokens, answer_tokens, concatenate, plain
 from gato_lite.writing import Writer
 
 Uncached = Callable[[Gato, Tokens], torch.Tensor]
@@ -53,13 +53,16 @@ class ByHand:
 
     def __init__(self, gato: Gato, prompt: Tokens, legal: np.ndarray, uncached: Uncached) -> None:
         self.gato, self.prompt, self.legal, self.uncached = gato, prompt, legal, uncached
-        self.text = prompt.ids[prompt.ids != gato.vocabulary.patch].tolist()
+        text = prompt.ids != gato.vocabulary.patch
+        self.text = Tokens(ids=prompt.ids[text], local=prompt.local[text])
 
     def window(self, ids: tuple[int, ...]) -> Tokens:
         window, context = self.prompt, self.gato.config.context_length
         for n, piece in enumerate(ids, 1):
             full = len(window) == context
-            window = plain([*self.text, *ids[:n]][-(context // 2) :]) if full else concatenate([window, plain([piece])])
+            said = concatenate([self.text, answer_tokens(np.array(ids[:n], np.int32))])
+            kept = Tokens(ids=said.ids[-(context // 2) :], local=said.local[-(context // 2) :])
+            window = kept if full else concatenate([window, answer_tokens(np.array([piece], np.int32), n - 1)])
         return window
 
     @torch.no_grad()

@@ -21,6 +21,17 @@ def test_a_turn_knows_those_before_it(gato: Gato) -> None:
     assert [(turn.prompt, turn.text) for turn in chat.turns] == [("Good morning.", first), ("And this?", second)]
 
 
+def test_the_last_piece_of_a_cut_answer_is_read(gato: Gato) -> None:
+    """Although nothing was to be written after it."""
+    chat = Chat(gato)
+    chat.say("Good morning.", max_tokens=5)
+    chat.say("And now?", max_tokens=1)
+    pieces = [gato.vocabulary.text.encode(said).tolist() for said in ("Good morning.", "And now?")]
+    said = [token for token, _ in chat._writer._said[0]]
+    assert len(said) == 1 + len(pieces[0]) + 5 + 1 + len(pieces[1])
+    assert said[-len(pieces[1]) - 1 :] == [gato.vocabulary.end, *pieces[1]]
+
+
 def test_only_what_is_new_is_read(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = Chat(gato)
     chat.say("Good morning.", max_tokens=3)

@@ -15,9 +15,11 @@ from gato_lite.embedding import Embedding, TokenTensors, to_tensors
 from gato_lite.exchange import picture_tokens
 from gato_lite.model import Gato
 from gato_lite.patches import scale_pixels
-from gato_lite.sequence import Tokens, concatenate, plain
+from gato_lite.sequence import TEXT_PLACES, Tokens, concatenate, plain
 
 ENCODERS = get_args(PatchEncoder)
+PLACES = [(-1, -TEXT_PLACES), (-1 - TEXT_PLACES, -2 * TEXT_PLACES)]
+"""First and last local index of prompts and of answers."""
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -68,6 +70,21 @@ def test_chunks_find_their_tokens(gato: Gato) -> None:
     before, after = gato.embedding(made), gato.embedding(tensors(gato, moved))
     assert torch.equal(before[:2], after[:2])
     assert not torch.allclose(before[2], after[2])
+
+
+def test_places_in_observations_prompts_and_answers_have_rows_of_their_own(make: Callable[..., Gato]) -> None:
+    """The last place of each is shared by those beyond; without places of texts theirs is that of actions."""
+    embedding = make(n_local=4, n_text_local=3).embedding
+    observed = torch.tensor([0, 1, 2, 3, 4, 99])
+    prompt, answer = (torch.tensor([start, start - 1, start - 2, start - 3, last]) for start, last in PLACES)
+    assert len(embedding.locals.weight) == 4 + 2 * 3
+    assert embedding._local_rows(observed).tolist() == [0, 1, 2, 3, 3, 3]
+    assert embedding._local_rows(prompt).tolist() == [4, 5, 6, 6, 6]
+    assert embedding._local_rows(answer).tolist() == [7, 8, 9, 9, 9]
+    without = make(n_local=4, n_text_local=0).embedding
+    assert len(without.locals.weight) == 4
+    assert without._local_rows(observed).tolist() == [0, 1, 2, 3, 3, 3]
+    assert without._local_rows(torch.cat([prompt, answer])).tolist() == [0] * 10
 
 
 def test_read_only_arrays_are_taken(gato: Gato) -> None:

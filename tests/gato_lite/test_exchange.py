@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gato_lite.exchange import Exchange, lay_out_exchanges, picture_tokens
+from gato_lite.exchange import Exchange, lay_out_exchanges, picture_tokens, text_tokens
 from gato_lite.model import Gato
+from gato_lite.sequence import TEXT_PLACES
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 
@@ -19,7 +20,7 @@ def test_a_prompt_begins_with_end_or_with_its_picture(vocabulary: Vocabulary) ->
     assert not answers.any()
     tokens, answers = lay_out_exchanges([Exchange(image=picture(20, 16), prompt="a boat")], vocabulary)
     assert tokens.ids.tolist() == [vocabulary.patch, vocabulary.patch, *pieces]
-    assert tokens.local.tolist() == [1, 2, *[0] * len(pieces)]
+    assert tokens.local.tolist() == [1, 2, *range(-1, -1 - len(pieces), -1)]
     assert tokens.patch_shapes.tolist() == [[16, 16, 3], [4, 16, 3]]
     assert answers.shape == tokens.ids.shape
 
@@ -33,6 +34,9 @@ def test_answers_and_the_end_after_each_are_marked(vocabulary: Vocabulary) -> No
     tokens, answers = lay_out_exchanges(shown, vocabulary)
     patch, end = vocabulary.patch, vocabulary.end
     assert tokens.ids.tolist() == [patch, *one, end, patch, *two, *three, end]
+    said = -1 - TEXT_PLACES
+    places = [range(said, said - len(one), -1), range(-1, -1 - len(two), -1), range(said, said - len(three), -1)]
+    assert tokens.local.tolist() == [1, *places[0], 0, 1, *places[1], *places[2], 0]
     answered = [False, *[True] * len(one), True, False, *[False] * len(two), *[True] * len(three), True]
     assert answers.tolist() == answered
     assert np.array_equal(tokens.pixels.reshape(2, 16, 16, 3)[1], picture(16, 16, 2))
@@ -58,3 +62,29 @@ def test_patches_are_in_raster_order(gato: Gato) -> None:
     second = tokens.pixels.reshape(6, 16, 16, 3)[1]
     assert np.array_equal(second, shown[:16, 16:32])
     assert tokens.patch_intervals[4].tolist() == pytest.approx([0.5, 1.0, 1 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("begun, ended", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("n_prompt", [0, 2, 9])
+def test_a_stretch_is_a_prompt_and_an_answer(vocabulary: Vocabulary, begun: bool, ended: bool, n_prompt: int) -> None:
+    end = [vocabulary.end]
+    pieces = vocabulary.text.encode("once upon a time there was").tolist()
+    tokens = text_tokens(np.array([*end * begun, *pieces, *end * ended], np.int32), vocabulary.end, n_prompt)
+    assert tokens.ids.tolist() == [*end * begun, *pieces, *end * ended]
+    n = min(n_prompt, len(pieces))
+    prompt, answer = range(-1, -1 - n, -1), range(-1 - TEXT_PLACES, -1 - TEXT_PLACES - len(pieces) + n, -1)
+    assert tokens.local.tolist() == [*[0] * begun, *prompt, *answer, *[0] * ended]
+
+
+def test_a_stretch_of_ends_alone(vocabulary: Vocabulary) -> None:
+    for n in (1, 2):
+        tokens = text_tokens(np.full(n, vocabulary.end, np.int32), vocabulary.end, 3)
+        assert (tokens.ids.tolist(), tokens.local.tolist()) == ([vocabulary.end] * n, [0] * n)
+
+
+def test_places_beyond_the_last_share_it(vocabulary: Vocabulary) -> None:
+    ids = np.zeros(TEXT_PLACES + 3, np.int32)
+    prompt = text_tokens(ids, vocabulary.end, len(ids)).local
+    answer = text_tokens(ids, vocabulary.end).local
+    assert prompt[-4:].tolist() == [-TEXT_PLACES] * 4
+    assert answer[-4:].tolist() == [-2 * TEXT_PLACES] * 4

@@ -12,7 +12,7 @@ from gato_lite.exchange import Exchange, lay_out_exchanges
 from gato_lite.generate import generate
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sampling import Sampler
-from gato_lite.sequence import Document, Tokens, lay_out, plain
+from gato_lite.sequence import Document, Tokens, answer_tokens, concatenate, lay_out
 from gato_lite.writing import Writer, _settled
 
 Uncached = Callable[[Gato, Tokens], torch.Tensor]
@@ -28,25 +28,22 @@ def by_hand(gato: Gato, prompt: Tokens, n: int, uncached: Uncached) -> list[int]
     """Greedy pieces, each from a forward of its own over the window; when it is full its newer half stays."""
     vocabulary = gato.vocabulary
     legal = torch.tensor([*vocabulary.text_ids, vocabulary.end])
-    history = [] if len(prompt.patch_shapes) else prompt.ids.tolist()
+    text = prompt.ids != vocabulary.patch
+    said = Tokens(ids=prompt.ids[text], local=prompt.local[text])
     window, written = prompt, []
     for _ in range(n):
         logits = gato.logits(uncached(gato, window)[None], legal)[0]
         piece = int(legal[int(logits.argmax())])
         if piece == vocabulary.end:
             break
+        last = answer_tokens(np.array([piece], np.int32), len(written))
         written.append(piece)
+        said = concatenate([said, last])
         context = gato.config.context_length
         if len(window) == context:
-            window = plain([*history, *written][-(context // 2) :])
+            window = Tokens(ids=said.ids[-(context // 2) :], local=said.local[-(context // 2) :])
         else:
-            window = Tokens(
-                ids=np.append(window.ids, np.int32(piece)),
-                local=np.append(window.local, np.int16(0)),
-                pixels=window.pixels,
-                patch_shapes=window.patch_shapes,
-                patch_intervals=window.patch_intervals,
-            )
+            window = concatenate([window, last])
     return written
 
 

@@ -9,8 +9,8 @@ import torch
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Document
+from gato_lite.exchange import text_tokens
 from gato_lite.model import Gato
-from gato_lite.sequence import plain
 from gato_lite.train import language
 from gato_lite.train.language import bits_per_byte, score_captions, score_text
 from gato_lite.train.pictures import encode_png
@@ -19,7 +19,9 @@ TEXTS = ["", "One boat.", "A much longer text, é and 🧿, which takes several 
 
 
 def gato_of(context_length: int, seed: int = 0) -> Gato:
-    shape = GatoConfig(n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=context_length)
+    shape = GatoConfig(
+        n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=context_length, n_text_local=9
+    )
     gato = Gato(shape, seed=seed)
     with torch.no_grad():
         for parameter in gato.transformer.parameters():
@@ -38,7 +40,7 @@ def by_hand(gato: Gato, text: str) -> float:
     nats = 0.0
     for place in range(1, len(ids)):
         start = 0 if place < context else half * math.ceil((place + 1 - context) / half)
-        window = plain(ids[start:place])
+        window = text_tokens(np.array(ids[start:place], np.int32), vocabulary.end)
         offsets = np.array([0, len(window)])
         with torch.inference_mode():
             hidden = gato.hidden(

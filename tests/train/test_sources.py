@@ -14,7 +14,7 @@ from gymnasium import spaces
 import gato_lite
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
-from gato_lite.sequence import Document
+from gato_lite.sequence import TEXT_PLACES, Document
 from gato_lite.spaces import FreeText
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.sources import PROMPT_SHARE, ControlSource, TextSource, mean_length
@@ -181,6 +181,19 @@ class TestText:
         source = TextSource(["1", "2 " * 400], vocabulary, name="t")
         first = int(vocabulary.text.encode("1")[0])
         assert np.mean([first in document.tokens.ids for document in draws(source, 300, 30)]) < 0.05
+
+    def test_a_quarter_of_the_stretches_begin_with_a_prompt(self, vocabulary: Vocabulary) -> None:
+        text = " ".join(str(number) for number in range(300))
+        lengths = []
+        for document in draws(TextSource([text], vocabulary, name="t"), 1000, 20):
+            local = document.tokens.local
+            prompt = (local < 0) & (local >= -TEXT_PLACES)
+            lengths.append(int(prompt.sum()))
+            assert local[prompt].tolist() == list(range(-1, -1 - lengths[-1], -1))
+            assert not np.diff(prompt[1:].astype(int)).max(initial=0)  # none after the answer has begun
+        said = [length for length in lengths if length]
+        assert len(said) / len(lengths) == pytest.approx(PROMPT_SHARE, abs=0.05)
+        assert (min(said), max(said)) == (1, 19)
 
     def test_no_text(self, vocabulary: Vocabulary) -> None:
         with pytest.raises(ValueError, match="text source 't' is empty, expected at least one document with text"):
