@@ -75,6 +75,6 @@ def weighted(values: tuple[str, ...]) -> list[tuple[str, float]]:
         except ValueError:
             weight = 0.0
         if not 0 < weight < float("inf"):
-            raise ValueError(f"--data {value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
+            raise ValueError(f"{value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
         found += [(str(folder), weight) for folder in dataset_folders(name)]
     return found

@@ -397,6 +397,15 @@ def test_pictures_of_ones_own(capsys, tmp_path):
     assert told(capsys, "prompt", run, "--image", tmp_path / "red.png", "--max-tokens", 2)[0] == 0
 
 
+def test_data_beside_what_a_recipe_has(capsys, run, tmp_path):
+    out = tmp_path / "run"
+    own = run.parent / "poems"
+    command = ["train", "quick", "--data", f"{own}=2", "--add", "emoji=0.5", "text", "--out", out, "--steps", 1]
+    assert told(capsys, *command)[0] == 0
+    data = json.loads((out / "config.json").read_text())["training"]["data"]
+    assert [(Path(folder).name, weight) for folder, weight in data] == [("poems", 2), ("emoji", 0.5), ("text", 1)]
+
+
 def test_pictures_of_any_aspect(capsys, tmp_path, monkeypatch):
     source, out, run = tmp_path / "in", tmp_path / "data", tmp_path / "run"
     source.mkdir()

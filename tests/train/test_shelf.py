@@ -56,5 +56,5 @@ def test_weights(tmp_path: Path):
 
 @pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "much", ""])
 def test_a_wrong_weight(weight):
-    with pytest.raises(ValueError, match=f"--data text={weight}: expected DIR=WEIGHT with a positive number"):
+    with pytest.raises(ValueError, match=f"text={weight}: expected DIR=WEIGHT with a positive number"):
         weighted((f"text={weight}",))

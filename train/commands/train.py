@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 EXAMPLE: Final = """\
 gato-lite record classic/CartPole --episodes 100 --out data
 gato-lite train quick --data data emoji=0.5 text=0.5 --out runs/first --minutes 2
-gato-lite train generalist --out runs/generalist --minutes 60"""
+gato-lite train generalist --out runs/generalist --minutes 60
+gato-lite train generalist --add data/en-it=6 data/easy-vqa=2 --out runs/both --minutes 60"""
 DEFAULT_MINUTES: Final = 10.0
 
 
@@ -34,6 +35,8 @@ class Options:
     data: Annotated[tuple[str, ...] | None, arg(metavar="DIR[=WEIGHT] …")] = None
     """Datasets, or folders of datasets, each with its share of the tokens; emoji and text, which come with the package,
     where the recipe records nothing itself."""
+    add: Annotated[tuple[str, ...], arg(metavar="DIR[=WEIGHT] …")] = ()
+    """Datasets beside those: translations or questions for the model of a recipe that records its own."""
     recordings: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for what the recipe records; data/RECIPE if not given. What is there already is not recorded again."""
     out: Annotated[Path, arg(metavar="RUN")]
@@ -107,7 +110,9 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
     length = Length(steps=options.steps, minutes=minutes)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
+    added = weighted(options.add)
     data = weighted(options.data or SHIPPED) if plan is None else _record(options, plan, ranks)
+    data += added
     last: Progress | None = None
     with share_bar("training") as show:
         show(0.0, "reading the data")
