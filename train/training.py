@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import torch
 
-from gato_lite.config import PRESETS
+from gato_lite.config import PRESETS, GatoConfig
 from gato_lite.envs.catalogue import all_tasks
 from gato_lite.envs.dataset import Dataset
 from gato_lite.lock import FolderLock
@@ -80,6 +80,7 @@ def prepare_run(
     out: Path,
     *,
     training: dict[str, Any],
+    shape: GatoConfig | None = None,
     vocabulary: Vocabulary | None = None,
     known: Sequence[TaskFormat] = (),
     resume: bool = False,
@@ -92,6 +93,7 @@ def prepare_run(
         datasets: what it trains on.
         out: the folder.
         training: what else the run is to remember of how it was trained.
+        shape: of the model; None takes the recipe's.
         vocabulary: of the model; None takes the shipped one.
         known: formats of tasks that the model knows already.
         resume: take the run that is there.
@@ -116,7 +118,8 @@ def prepare_run(
         return gato
     _check_free(out, resume=resume, overwrite=overwrite)
     vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()
-    gato = Gato(config.model(vocabulary.size), vocabulary, seed=config.seed).to(training_device())
+    shape = config.model(vocabulary.size) if shape is None else shape
+    gato = Gato(shape, vocabulary, seed=config.seed).to(training_device())
     if out.exists():
         _clear_run(out)
     formats = {task.name: task for task in (*known, *formats_of(datasets))}
@@ -308,6 +311,7 @@ def _train_run(
                 [dataset for dataset, _ in datasets],
                 out,
                 training=training,
+                shape=None if first is None else first.config,
                 vocabulary=vocabulary,
                 known=() if first is None else first.formats,
                 resume=resume or not ranks.is_first,
@@ -349,7 +353,7 @@ def _vocabulary(text_model: Path | None) -> Vocabulary:
 
 
 def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
-    """The recipe for a model of the shape of `gato`.
+    """The recipe for a model of the shape of `gato`; how many places of texts it has is no part of a recipe.
 
     Raises:
         RunError: no preset has that shape.
@@ -363,7 +367,7 @@ def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
             patch_size=shape.patch_size,
             context_length=shape.context_length,
         )
-        if changed.model(gato.vocabulary.size) == shape:
+        if replace(changed.model(gato.vocabulary.size), n_text_local=shape.n_text_local) == shape:
             return changed
     raise RunError(f"expected a run whose model has the shape of a preset to begin with, found {shape}")
 

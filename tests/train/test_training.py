@@ -13,6 +13,7 @@ import torch
 
 import gato_lite
 from gato_lite.checkpoint import list_checkpoints, load_checkpoint
+from gato_lite.config import PRESETS
 from gato_lite.envs.catalogue import find_tasks
 from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.seeds import EVALUATION_SEED
@@ -261,6 +262,36 @@ def test_training_with_text_pieces_of_ones_own(small: TrainConfig, tmp_path: Pat
     model.write_bytes(b"not a model")
     with pytest.raises(ValueError, match="own.model: expected a SentencePiece model"):
         train_run(small, data, tmp_path / "c", length=Length(steps=1), text_model=model)
+
+
+def test_a_run_begun_with_an_older_one_has_its_shape(
+    small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose texts have no places, which the preset has by now."""
+    documents(tmp_path / "data", [Document(None, "words and words " * 20)])
+    data = [(str(tmp_path / "data"), 1.0)]
+    with monkeypatch.context() as before:
+        before.setitem(PRESETS, small.preset, replace(PRESETS[small.preset], n_text_local=0))
+        old = train_run(small, data, tmp_path / "old", length=Length(steps=1))
+    kept = replace(small, learning_rate=1e-30, matrix_learning_rate=1e-30, weight_decay=0.0)
+    new = train_run(kept, data, tmp_path / "new", length=Length(steps=1), init=old)
+    assert read_run_config(new).model == read_run_config(old).model
+    before_it, after = gato_lite.load(old).state_dict(), gato_lite.load(new).state_dict()
+    assert all(torch.allclose(after[name], weights) for name, weights in before_it.items())
+    train_run(kept, data, new, length=Length(steps=2), init=old, resume=True)
+    assert gato_lite.load(new).config.n_text_local == 0
+
+
+def test_a_run_of_no_presets_shape_cannot_be_begun_with(
+    small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents(tmp_path / "data", [Document(None, "words and words " * 20)])
+    data = [(str(tmp_path / "data"), 1.0)]
+    with monkeypatch.context() as before:
+        before.setitem(PRESETS, small.preset, replace(PRESETS[small.preset], d_ff=64))
+        old = train_run(small, data, tmp_path / "old", length=Length(steps=1))
+    with pytest.raises(RunError, match="expected a run whose model has the shape of a preset to begin with"):
+        train_run(small, data, tmp_path / "new", length=Length(steps=1), init=old)
 
 
 def test_no_colour_changes_where_questions_are_asked(
