@@ -218,5 +218,10 @@ def answer_tokens(ids: npt.NDArray[np.int32], start: int = 0) -> Tokens:
     return Tokens(ids=ids, local=-1 - TEXT_PLACES - _places(len(ids), start))
 
 
+def place_numbers(local: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Local indices as people count: from 1 in an observation, a prompt or an answer; 0 for tokens without a place."""
+    return np.where(local < 0, (-1 - local) % TEXT_PLACES + 1, local)
+
+
 def _places(n: int, start: int) -> npt.NDArray[np.int16]:
     return np.minimum(np.arange(start, start + n), TEXT_PLACES - 1).astype(np.int16)

@@ -32,7 +32,7 @@ class Writer:
         self._said: list[list[tuple[int, int]]] = [[] for _ in range(n_row)]
         """Text and `end` tokens that each row has read, as ids and local indices."""
         self._unread: list[Tokens | None] = [None] * n_row
-        """The last piece of each row, if its answer was cut after it: nothing has asked for it to be read."""
+        """What each row told last and has not read, if its answer was cut there: nothing has asked for it."""
         vocabulary = gato.vocabulary
         self.legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
         """Ids that may be written."""
@@ -50,8 +50,7 @@ class Writer:
         length = decoder.context_length
         anew, going = [], []
         documents = []
-        unread = [self._unread[row] for row in rows]
-        runs = [run if last is None else concatenate([last, run]) for last, run in zip(unread, runs, strict=True)]
+        runs = [self._after_unread(row, run) for row, run in zip(rows, runs, strict=True)]
         for index, (row, run) in enumerate(zip(rows, runs, strict=True)):
             self._unread[row] = None
             if decoder.cursors[row] and decoder.cursors[row] + len(run) <= length:
@@ -91,7 +90,7 @@ class Writer:
             hidden: state after each row's last token.
             max_tokens: most pieces of a row.
             sampler: chooses them; rows that are done drop out of the forward.
-            stop: a row ends before the first of them.
+            stop: a row ends before the first of them, and keeps nothing from there on.
             on_text: called with each new stretch of the first row's text; with `stop`, of what can be no part of one.
         """
         vocabulary = self._gato.vocabulary
@@ -107,14 +106,15 @@ class Writer:
                 if not done:
                     written[row].append(int(chosen))
                     done = len(written[row]) == max_tokens
-                if stop or (row == 0 and on_text is not None):
-                    texts[row] = vocabulary.text.decode(np.asarray(written[row], np.int32))
-                    cut = [place for place in (texts[row].find(word) for word in stop) if place >= 0]
-                    if cut:
-                        texts[row], done = texts[row][: min(cut)], True
+                if done or stop or (row == 0 and on_text is not None):
+                    texts[row] = vocabulary.text.decode(written[row])
+                    cut = min((place for place in map(texts[row].find, stop) if place >= 0), default=None)
+                    if cut is not None:
+                        texts[row], done = texts[row][:cut], True
                 if done:
                     rows.remove(row)
-                    self._unread[row] = None if chosen == vocabulary.end else last_piece(written[row])
+                    if chosen != vocabulary.end:
+                        self._leave(row, written[row], texts[row])
             if on_text is not None:
                 upto = len(texts[0]) if 0 not in rows else _settled(texts[0], stop)
                 if upto > shown:
@@ -122,9 +122,29 @@ class Writer:
                     shown = upto
             if rows:
                 hidden = self.read(rows, [last_piece(written[row]) for row in rows])
-        if stop:
-            return texts
-        return [vocabulary.text.decode(np.asarray(ids, np.int32)) for ids in written]
+        return texts
+
+    def _leave(self, row: int, pieces: Sequence[int], told: str) -> None:
+        """Leaves a cut answer as it was told: pieces beyond are forgotten, what is left of it is to be read."""
+        text = self._gato.vocabulary.text
+        kept = len(pieces)
+        while not told.startswith(text.decode(pieces[:kept])):
+            kept -= 1
+        if kept == len(pieces):
+            self._unread[row] = last_piece(pieces)
+            return
+        beyond = len(pieces) - 1 - kept
+        self._decoder.rewind(row, min(beyond, int(self._decoder.cursors[row])))
+        del self._said[row][len(self._said[row]) - beyond :]
+        rest = text.encode(told[len(text.decode(pieces[:kept])) :])  # a stop may begin within a piece
+        self._unread[row] = answer_tokens(rest, kept) if len(rest) else None
+
+    def _after_unread(self, row: int, run: Tokens) -> Tokens:
+        """A run after what its row has not read, which is left out where there is no room for both."""
+        unread = self._unread[row]
+        if unread is None or len(unread) + len(run) > self._decoder.context_length:
+            return run
+        return concatenate([unread, run])
 
 
 def _tokens(said: Sequence[tuple[int, int]]) -> Tokens:

@@ -174,7 +174,7 @@ def stream_section(streams: Sequence[TokenStream]) -> str:
 def _token(row: TokenRow) -> str:
     title = f"position {row.position}, id {row.id}: {row.description}"
     if row.local:
-        title += f", place {row.local} in the observation"
+        title += f", place {row.local} in the {row.leaf.split('/')[0]}"
     if row.values:
         title += "; " + " ".join(f"{value:.3g}" for value in row.values)
     body = f"<b>{escape(_label(row))}</b>"

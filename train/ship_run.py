@@ -24,10 +24,12 @@ import msgspec
 
 import gato_lite
 from gato_lite.checkpoint import load_checkpoint, save_checkpoint
+from gato_lite.envs.recording import folder_name
 from gato_lite.names import unknown_name
 from gato_lite.run import CONFIG_FILE, load, read_run_config, run_folder, write_run
 from gato_lite.shelf import GENERALIST, RUNS
 from gato_lite.train.model_card import collect_facts, model_card
+from gato_lite.train.plans import PLANS, find_plan
 from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
 from gato_lite.train.scores import read_scores
@@ -116,9 +118,20 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     words = ["gato-lite", "train", name]
     words += [f"--{key} {training[key]}" for key in ("preset", "seed") if training.get(key, recipe[key]) != recipe[key]]
     words += [f"--{key} {training[key]:g}" for key in ("minutes", "steps") if training.get(key) is not None]
+    data, own = training.get("data", []), _of_plan(name)
+    if others := [f"{_shown(folder)}={weight:g}" for folder, weight in data if Path(folder).name not in own]:
+        words += ["--add" if len(others) < len(data) else "--data", *others]
     files = {"init": "--init", "text_model": "--text-model"}
     words += [f"{option} {_shown(training[key])}" for key, option in files.items() if key in training]
     return " ".join([*words, "--out", f"runs/{name}"])
+
+
+def _of_plan(name: str) -> set[str]:
+    """Names of the datasets that the recipe called `name` has itself."""
+    if name not in PLANS:
+        return set()
+    plan = find_plan(name)
+    return {*map(folder_name, plan.parts()), *plan.documents}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.episodes import EpisodeTokens, join, said_once, tokenise_episodes, without_last
 
 PROMPT_SHARE = 0.25
-"""Share of control and text documents that begin with a prompt (Reed et al. 2022, section 2.2)."""
+"""Share of control documents that begin with a prompt (Reed et al. 2022, section 2.2), and here of texts too."""
 
 
 _Window = tuple[int, int]

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gato_lite.config import CHUNK_WIDTH
-from gato_lite.sequence import Tokens, plain
+from gato_lite.sequence import Tokens, place_numbers, plain
 from gato_lite.tokenizers.leaf import Cursor, Leaf
 from gato_lite.tokenizers.vocabulary import KINDS, Vocabulary
 
@@ -50,7 +50,7 @@ class TokenRow:
     description: str
     """What the id stands for, in words."""
     local: int
-    """Place within the observation, from 1; 0 for all others."""
+    """Place in the observation, prompt or answer, from 1; 0 for all others."""
     is_target: bool
     """Whether the loss counts the prediction of this token."""
     leaf: str
@@ -116,7 +116,7 @@ def token_rows(
         leaves: what each is a part of, and the leaf of its space if it is of one.
         vocabulary: names the ids.
     """
-    kinds = vocabulary.kind(tokens.ids)
+    kinds, places = vocabulary.kind(tokens.ids), place_numbers(tokens.local).tolist()
     patches, chunks = iter(_patches(tokens)), iter(tokens.chunks)
     rows: list[TokenRow] = []
     for position, (token, (name, leaf)) in enumerate(zip(tokens.ids.tolist(), leaves, strict=True)):
@@ -134,7 +134,7 @@ def token_rows(
                 id=token,
                 kind=kind,
                 description=vocabulary.describe(token),
-                local=int(tokens.local[position]),
+                local=places[position],
                 is_target=bool(target[position]),
                 leaf=name,
                 patch=next(patches) if kind == "patch" else None,
@@ -205,7 +205,7 @@ def render(stream: TokenStream) -> RenderableType:
     title = Text.assemble((stream.name, "bold"), "  ", (stream.about, "dim"))
     left = stream.n_tokens - len(stream.rows)
     foot = f"{stream.n_tokens} tokens" + (f", {left} not shown" if left else "")
-    foot += f" · ◆ {stream.n_targets} that the loss asks for · place: within the observation"
+    foot += f" · ◆ {stream.n_targets} that the loss asks for · place: in its observation, prompt or answer"
     return Group(title, table, Text(foot, style="dim"), "")
 
 

@@ -4,11 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from gato_lite.chat import Chat
 from gato_lite.exchange import Exchange
 from gato_lite.generate import generate
 from gato_lite.model import Gato
+from gato_lite.sequence import Tokens, answer_tokens, concatenate, plain, prompt_tokens
+
+Uncached = Callable[[Gato, Tokens], torch.Tensor]
 
 
 def test_a_turn_knows_those_before_it(gato: Gato) -> None:
@@ -30,6 +34,36 @@ def test_the_last_piece_of_a_cut_answer_is_read(gato: Gato) -> None:
     said = [token for token, _ in chat._writer._said[0]]
     assert len(said) == 1 + len(pieces[0]) + 5 + 1 + len(pieces[1])
     assert said[-len(pieces[1]) - 1 :] == [gato.vocabulary.end, *pieces[1]]
+
+
+@pytest.mark.parametrize("stop", [" six seven", "x seven", "hree f", "one"])
+@pytest.mark.parametrize("context_length", [256, 12])
+def test_what_a_stop_cuts_off_is_forgotten(
+    make: Callable[..., Gato], uncached: Uncached, monkeypatch: pytest.MonkeyPatch, stop: str, context_length: int
+) -> None:
+    """Whether it begins a piece or stands within one, and where the context has overflowed."""
+    gato = make(context_length=context_length)
+    answer, end = "one two three four five six seven eight nine", gato.vocabulary.end
+    encode = gato.vocabulary.text.encode
+    pieces = iter(encode(answer).tolist())
+    states: list[torch.Tensor] = []
+
+    def choose(_sampler: object, _gato: Gato, hidden: torch.Tensor, _legal: object) -> np.ndarray:
+        states.append(hidden[0])
+        return np.array([next(pieces)])
+
+    monkeypatch.setattr("gato_lite.sampling.Sampler.choose", choose)
+    chat = Chat(gato)
+    told = chat.say("Count.", stop=["nowhere", stop])
+    assert told == answer[: answer.index(stop)]
+    chat.say("On.", max_tokens=1)
+    prompts = [concatenate([plain([end]), prompt_tokens(encode(prompt))]) for prompt in ("Count.", "On.")]
+    expected = concatenate([prompts[0], answer_tokens(encode(told)), prompts[1]])
+    said = chat._writer._said[0]
+    assert said == list(zip(expected.ids.tolist(), expected.local.tolist(), strict=True))
+    held = slice(-int(chat._writer._decoder.cursors[0]), None)
+    window = Tokens(ids=expected.ids[held], local=expected.local[held])
+    torch.testing.assert_close(states[-1], uncached(gato, window), atol=1e-4, rtol=1e-4)
 
 
 def test_only_what_is_new_is_read(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from gato_lite.config import PRESETS, GatoConfig, TokenSpec
+from gato_lite.config import LIMITS, PRESETS, GatoConfig, TokenSpec
+from gato_lite.sequence import TEXT_PLACES
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 SMALL = {"n_layer": 1, "n_head": 2, "d_model": 8, "d_ff": 16}
@@ -34,6 +35,10 @@ def test_every_preset_takes_the_shipped_vocabulary(name: str) -> None:
     assert name.startswith("gato") or config.d_head == 64
 
 
+def test_no_more_places_of_texts_than_can_be_told_apart() -> None:
+    assert LIMITS["n_text_local"] == (0, TEXT_PLACES)
+
+
 def test_a_preset_with_changes() -> None:
     config = GatoConfig.preset("lite-1m", context_length=99)
     assert config.context_length == 99
@@ -56,6 +61,7 @@ def test_an_unknown_preset_names_the_closest() -> None:
         ({"context_length": 0}, "context_length must be at least 1, got context_length=0"),
         ({"grid_size": -1}, "grid_size must be at least 0, got grid_size=-1"),
         ({"n_local": 0}, "n_local must be at least 1, got n_local=0"),
+        ({"n_text_local": 16_385}, "n_text_local must be at most 16,384, got n_text_local=16385"),
     ],
 )
 def test_shapes_that_cannot_be(changes: dict[str, int], message: str) -> None:

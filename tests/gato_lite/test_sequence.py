@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 
 from gato_lite.sequence import (
     ACTION_LOCAL,
+    TEXT_PLACES,
     Document,
     Tokens,
+    answer_tokens,
     concatenate,
     lay_out,
     patch_places,
+    place_numbers,
     plain,
+    prompt_tokens,
     ranges,
     select,
     split,
@@ -51,6 +55,16 @@ def test_plain_tokens_have_no_place() -> None:
     assert tokens.local.tolist() == [ACTION_LOCAL, ACTION_LOCAL]
     assert len(tokens) == 2
     assert len(plain([])) == 0
+
+
+def test_places_are_counted_from_one() -> None:
+    ids = np.zeros(TEXT_PLACES + 1, np.int32)
+    runs = [plain([5]), prompt_tokens(ids), answer_tokens(ids[:2], 7), answer_tokens(ids[:2], TEXT_PLACES - 1)]
+    tokens = concatenate(runs)
+    places = [0, *range(1, TEXT_PLACES + 1), TEXT_PLACES, 8, 9, TEXT_PLACES, TEXT_PLACES]
+    assert tokens.local.dtype == np.int16
+    assert place_numbers(tokens.local).tolist() == places
+    assert place_numbers(np.array([1, 32_767], np.int16)).tolist() == [1, 32_767]
 
 
 def test_concatenate_nothing() -> None:

@@ -404,6 +404,15 @@ def test_data_beside_what_a_recipe_has(capsys, run, tmp_path):
     assert told(capsys, *command)[0] == 0
     data = json.loads((out / "config.json").read_text())["training"]["data"]
     assert [(Path(folder).name, weight) for folder, weight in data] == [("poems", 2), ("emoji", 0.5), ("text", 1)]
+    assert told(capsys, *command, "--resume")[0] == 0
+
+
+def test_data_that_are_not_there_are_told_before_a_recipe_records(capsys, tmp_path):
+    recordings = tmp_path / "recordings"
+    command = ["train", "demo", "--recordings", recordings, "--out", tmp_path / "run"]
+    assert "emoji=-1: expected DIR=WEIGHT with a positive" in refused(capsys, *command, "--add", "emoji=-1")
+    assert "Unknown dataset 'emojis'. Did you mean emoji" in refused(capsys, *command, "--add", "emojis=1")
+    assert not recordings.exists()
 
 
 def test_pictures_of_any_aspect(capsys, tmp_path, monkeypatch):

@@ -80,6 +80,7 @@ def test_documents_are_a_picture_and_a_text(tmp_path: Path) -> None:
     assert [row.leaf for row in picture.rows] == ["picture"] * 4 + ["answer"] * (len(picture.rows) - 4)
     assert [row.is_target for row in picture.rows] == [row.leaf == "answer" for row in picture.rows]
     assert picture.rows[-1].kind == "end"
+    assert [row.local for row in picture.rows] == [1, 2, 3, 4, *range(1, len(picture.rows) - 4), 0]
     assert text.rows[0].kind == "end"
     assert not text.rows[0].is_target
     assert len(text.rows) == 1 + MAX_TEXT_TOKENS < text.n_tokens

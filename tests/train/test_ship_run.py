@@ -19,7 +19,7 @@ from gato_lite.checkpoint import load_checkpoint
 from gato_lite.run import read_run_config
 from gato_lite.train import ship_run
 from gato_lite.train.cli import main
-from gato_lite.train.recipes import generalist
+from gato_lite.train.recipes import generalist, words
 from gato_lite.train.ship_run import DOCS, MOST_BYTES, publish, training_command
 from gato_lite.train.verify import verify
 
@@ -146,6 +146,16 @@ def test_the_command_is_made_of_the_recipe() -> None:
     )
     own = {**training, "text_model": "/elsewhere/en-it.model"}
     assert " --text-model en-it.model --out " in training_command(own, "generalist")
+    recorded = [["data/generalist/toy-Taxi", 0.25], ["emoji", 2.0]]
+    assert training_command({**training, "data": recorded}, "generalist") == command
+    added = [["/elsewhere/en-it", 6.0], ["data/easy-vqa", 0.5]]
+    assert " --minutes 120 --add en-it=6 data/easy-vqa=0.5 --out " in training_command(
+        {**training, "data": recorded + added}, "generalist"
+    )
+    assert " --data en-it=6 data/easy-vqa=0.5 --out " in training_command({**training, "data": added}, "generalist")
+    assert " words --minutes 9 --data en-it=6 " in training_command(
+        {**asdict(words()), "minutes": 9.0, "data": added}, "words"
+    )
     with pytest.raises(ValueError, match="recipe 'generalist': optimiser was adamw, the recipe has muon; say with"):
         training_command({**training, "optimiser": "adamw"}, "generalist")
     with pytest.raises(ValueError, match="Unknown recipe 'generalistt'. Did you mean generalist"):
