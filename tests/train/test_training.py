@@ -19,6 +19,7 @@ from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import RunError, read_run_config
+from gato_lite.shelf import GENERALIST
 from gato_lite.tokenizers.text import train_text_model
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.datasets import open_data, sources_of, weighted_sources
@@ -26,6 +27,7 @@ from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.loop import Length, Progress
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.pictures import encode_png
+from gato_lite.train.recipes import tune
 from gato_lite.train.rollout import jobs_of, play
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.sources import ControlSource, TextSource
@@ -280,6 +282,15 @@ def test_a_run_begun_with_an_older_one_has_its_shape(
     assert all(torch.allclose(after[name], weights) for name, weights in before_it.items())
     train_run(kept, data, new, length=Length(steps=2), init=old, resume=True)
     assert gato_lite.load(new).config.n_text_local == 0
+
+
+def test_the_published_run_is_begun_with(tmp_path: Path) -> None:
+    documents(tmp_path / "data", [Document(None, "words and words " * 20)])
+    config = replace(tune(), tokens_per_step=64)
+    run = train_run(
+        config, [(str(tmp_path / "data"), 1.0)], tmp_path / "run", length=Length(steps=1), init=Path(GENERALIST)
+    )
+    assert gato_lite.load(run).config == gato_lite.load(GENERALIST).config
 
 
 def test_a_run_of_no_presets_shape_cannot_be_begun_with(
