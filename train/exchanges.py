@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -17,17 +18,21 @@ from PIL import Image
 
 from gato_lite.envs.dataset import Document as StoredDocument
 from gato_lite.envs.dataset import Turn
-from gato_lite.exchange import Exchange, Picture, lay_out_exchanges, picture_tokens
-from gato_lite.sequence import Document, Tokens, concatenate, select
+from gato_lite.exchange import Exchange, Picture, lay_out_exchanges, picture_tokens, text_tokens
+from gato_lite.sequence import TEXT_PLACES, Document, Tokens, concatenate, select
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.settings import Augment
+from gato_lite.train.sources import PROMPT_SHARE
 
 WHITE: Final = (255, 255, 255)
 
 
 class ExchangeSource:
     """Documents of exchanges: a picture, a prompt and an answer each, any of which may be missing.
+
+    Where nothing was asked, as of a caption, a first part of the last answer is a prompt in `PROMPT_SHARE` of the
+    draws, so that the model goes on with the beginning of a caption. The loss asks for all of it.
 
     Args:
         documents: as they are stored.
@@ -72,6 +77,7 @@ class ExchangeSource:
         target: list[npt.NDArray[np.bool_]] = []
         self._shown: list[tuple[int, ...]] = []
         """Pictures of each document."""
+        unasked: list[int] = []
         for row, document in zip(range(len(documents)) if rows is None else rows, documents, strict=True):
             shown = tuple(self._decoded(turn.image, decoded) for turn in document.turns if turn.image is not None)
             tokens, answers = lay_out_exchanges(self._exchanges(document.turns, shown), vocabulary, patch_size)
@@ -85,12 +91,17 @@ class ExchangeSource:
             local.append(tokens.local)
             target.append(answers)
             self._shown.append(shown)
+            last = document.turns[-1]
+            is_piece = tokens.local[-2::-1] < -TEXT_PLACES  # of an answer, from its last on
+            unasked.append(int(is_piece.argmin()) if last.text and not last.prompt else 0)
         if not ids:
             raise ValueError(f"source '{name}' is empty, expected at least one document with an answer")
         self._ids, self._local, self._target = np.concatenate(ids), np.concatenate(local), np.concatenate(target)
         self._starts = np.concatenate([[0], np.cumsum([len(run) for run in ids])])
         self._shortest = np.array([len(run) - int(run[::-1].argmin()) + 1 for run in target])
         """Tokens of each document up to the first of its last answer, that one included."""
+        self._unasked = np.array(unasked)
+        """Pieces of the last answer of each document where nothing was asked, else 0."""
 
     def _decoded(self, image: bytes, decoded: dict[bytes, int]) -> int:
         """Index of a picture; copies of one are kept once."""
@@ -128,11 +139,17 @@ class ExchangeSource:
                 f"the shortest document of '{self.name}' needs {shortest} tokens up to its answer, but a document has "
                 f"at most {context_length}; raise context_length, or shrink the pictures or prompts"
             )
-        chosen = fitting[generator.integers(len(fitting), size=n)].tolist()
+        chosen = fitting[generator.integers(len(fitting), size=n)]
+        n_prompt = np.zeros(n, np.int64)
+        if self._unasked.any():
+            first = generator.integers(np.maximum(self._unasked[chosen], 1))
+            n_prompt = first * (generator.random(n) < PROMPT_SHARE)
         n_example = generator.integers(self._n_example + 1, size=n).tolist() if self._n_example else [0] * n
         return [
-            self._document(index, self._examples(generator, index, count, context_length), generator, context_length)
-            for index, count in zip(chosen, n_example, strict=True)
+            self._document(
+                index, n_said, self._examples(generator, index, count, context_length), generator, context_length
+            )
+            for index, n_said, count in zip(chosen.tolist(), n_prompt.tolist(), n_example, strict=True)
         ]
 
     def _examples(self, generator: np.random.Generator, index: int, count: int, context_length: int) -> list[int]:
@@ -147,9 +164,13 @@ class ExchangeSource:
         return examples
 
     def _document(
-        self, index: int, examples: Sequence[int], generator: np.random.Generator, context_length: int
+        self, index: int, n_prompt: int, examples: Sequence[int], generator: np.random.Generator, context_length: int
     ) -> Document:
         tokens, target = self._tokens(index, generator)
+        if n_prompt:
+            begin = len(tokens) - 1 - int(self._unasked[index])
+            said = text_tokens(tokens.ids[begin:], self._vocabulary.end, n_prompt)
+            tokens = replace(tokens, local=np.concatenate([tokens.local[:begin], said.local]))
         if len(tokens) > context_length:  # pictures all stand before the last answer, which is what is cut
             tokens = Tokens(
                 ids=tokens.ids[:context_length],

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from gato_lite.envs.dataset import Document, Turn
-from gato_lite.exchange import picture_tokens
+from gato_lite.exchange import Exchange, lay_out_exchanges, picture_tokens, text_tokens
+from gato_lite.sequence import TEXT_PLACES
 from gato_lite.sequence import Document as TokenDocument
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.exchanges import ExchangeSource, vary
 from gato_lite.train.pictures import encode_png
+from gato_lite.train.sources import PROMPT_SHARE
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -38,6 +40,36 @@ def test_a_question_is_not_predicted_unless_all_text_is(vocabulary: Vocabulary) 
         (document,) = draw(ExchangeSource([asked], vocabulary, name="q", all_text=all_text))
         assert document.tokens.ids.tolist() == [vocabulary.patch, *question, *answer, vocabulary.end]
         assert document.target.tolist() == [False, *[all_text] * len(question), *[True] * (len(answer) + 1)]
+
+
+def test_a_quarter_of_the_captions_are_begun_by_a_prompt(vocabulary: Vocabulary) -> None:
+    before = (Turn(encode_png(pixels(16, 16, 1)), "", "one boat"),)
+    stored = Document(encode_png(pixels(32, 16)), "a small boat on a lake in the sun", before=before)
+    caption = lay_out_exchanges([Exchange(text=stored.text)], vocabulary)[0].ids[1:]
+    source = ExchangeSource([stored], vocabulary, name="p")
+    still = lay_out_exchanges([Exchange(text="one boat")], vocabulary)[0].local[1:].tolist()
+    counts = []
+    for document in draw(source, 400):
+        local = document.tokens.local[-len(caption) :]
+        counts.append(int(((local < 0) & (local >= -TEXT_PLACES)).sum()))
+        assert document.tokens.local[: -len(caption)].tolist() == [1, *still, 1, 2]
+        assert local.tolist() == text_tokens(caption, vocabulary.end, counts[-1]).local.tolist()
+        assert document.target[-len(caption) :].all()
+    begun = [count for count in counts if count]
+    assert len(begun) / len(counts) == pytest.approx(PROMPT_SHARE, abs=0.06)
+    assert (min(begun), max(begun)) == (1, len(caption) - 2)
+
+
+def test_what_was_asked_for_is_not_begun(vocabulary: Vocabulary) -> None:
+    """Nor one piece, which there is no beginning of."""
+    asked = [
+        Document(None, "due barche", prompt="two boats"),
+        Document(None, "3", before=(Turn(prompt="?", text="a"),)),
+    ]
+    for document in draw(ExchangeSource(asked, vocabulary, name="t"), 60):
+        prompt = (document.tokens.local < 0) & (document.tokens.local >= -TEXT_PLACES)
+        said = vocabulary.text.encode("two boats" if len(document.tokens.ids) > 6 else "?")
+        assert document.tokens.ids[prompt].tolist() == said.tolist()
 
 
 def test_every_turn_of_a_conversation_is_answered(vocabulary: Vocabulary) -> None:
