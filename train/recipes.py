@@ -37,7 +37,10 @@ def captions() -> TrainConfig:
     """The same with pictures that are varied at each draw, for names that have to hold in another drawing style.
 
     gato-lite data fetch emoji-captions
-    gato-lite train captions --data data/emoji-captions --out runs/emoji --minutes 30
+    gato-lite data text-model data/emoji-captions --pieces 4096 --out names.model
+    gato-lite train captions --data data/emoji-captions --text-model names.model --out runs/emoji --minutes 50
+
+    Pieces of the names' own are half as many a name as the shipped ones, and are learnt sooner.
     """
     return TrainConfig(preset="lite-1m", patch_encoder="hog", patch_size=64, optimiser="muon", augment="recoloured")
 
