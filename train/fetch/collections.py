@@ -10,7 +10,7 @@ from typing import Final
 from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.format import Ability
 from gato_lite.names import unknown_name
-from gato_lite.train.fetch import languages, pictures, words
+from gato_lite.train.fetch import games, languages, pictures, words
 from gato_lite.train.fetch.packages import Package, fetch, fetch_indexes
 
 Build = Callable[[Mapping[str, Path]], Iterator[Document]]
@@ -95,6 +95,23 @@ COLLECTIONS: Final[dict[str, Collection]] = {
         attribution="Debian and its Italian translators; The Document Foundation; the Battle for Wesnoth project",
         about="English sentences and their Italian translations; the campaigns of a game are the test out of domain",
         n_documents=186_393,
+    ),
+    "en-it-games": Collection(
+        build=games.en_it_games,
+        packages=tuple(Package("apt", name) for name in games.GAMES),
+        ability="translation",
+        licence=(
+            "Adonthell, Endgame: Singularity, Freeciv, gbrainy, Pingus, UFO: Alien Invasion: GPL-2.0-or-later; "
+            "Fish Fillets: GPL-2.0-only; Flare: CC-BY-SA-3.0 or later"
+        ),
+        attribution=(
+            "Waste's Edge © Kai Sterker, Alexandre Courbot; Fish Fillets © ALTAR interactive, Ivo and Pavel Danihelka, "
+            "in Italian by Simone Cociancich; Flare © Clint Bellanger and others; "
+            "Endgame: Singularity © Phil Bordelon, Evil Mr Henry, MestreLion and others; "
+            "Pingus © Ingo Ruhnke and others; the Freeciv project; UFO: Alien Invasion; gbrainy © Jordi Mas i Hernàndez; and their Italian translators"
+        ),
+        about="English sentences and their Italian translations in eight games: dialogue, quests, tales and help",
+        n_documents=11_252,
     ),
     "wordnet": Collection(
         build=words.wordnet,

@@ -38,7 +38,7 @@ def en_it(files: Mapping[str, Path]) -> Iterator[Document]:
     """Pairs of sentences; the group says where they come from."""
     seen: set[tuple[str, str]] = set()
     for group, source, target in _pairs(files):
-        if (source, target) in seen or not _is_pair(source, target):
+        if (source, target) in seen or not is_pair(source, target):
             continue
         seen.add((source, target))
         split = "test" if group == "wesnoth" or is_held_out(source, TEST_SHARE) else "train"
@@ -49,16 +49,17 @@ def _pairs(files: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     """(group, English, Italian)."""
     english, italian = (descriptions(files[f"Translation-{language}"]) for language in ("en", "it"))
     for key, paragraphs in english.items():
-        for source, target in _aligned(paragraphs, italian.get(key, [])):
+        for source, target in aligned(paragraphs, italian.get(key, [])):
             yield "debian", source, target
     pages = {language: _help(files[package]) for language, package in (("en", _HELP_EN), ("it", _HELP_IT))}
     for key, text in pages["en"].items():
-        for source, target in _aligned([text], [pages["it"].get(key, "")]):
+        for source, target in aligned([text], [pages["it"].get(key, "")]):
             yield "libreoffice", source, target
     for campaign in CAMPAIGNS:
-        for source, target in _messages(files[f"wesnoth-1.16-{campaign}"]):
+        for own, other in messages(files[f"wesnoth-1.16-{campaign}"]):
+            source = plain(own)
             if len(source.split()) >= 4:
-                yield "wesnoth", source, target
+                yield "wesnoth", source, plain(other)
 
 
 _HELP_EN, _HELP_IT = "libreoffice-help-en-us", "libreoffice-help-it"
@@ -87,7 +88,8 @@ def descriptions(index: Path) -> dict[str, list[str]]:
     return found
 
 
-def _aligned(source: list[str], target: list[str]) -> Iterator[tuple[str, str]]:
+def aligned(source: list[str], target: list[str]) -> Iterator[tuple[str, str]]:
+    """Sentences of paragraphs that say the same, where both sides have as many."""
     if len(source) != len(target):
         return
     for own, other in zip(source, target, strict=True):
@@ -134,23 +136,25 @@ def _help(package: Path) -> dict[str, str]:
     return found
 
 
-def _messages(package: Path) -> Iterator[tuple[str, str]]:
-    """Messages of a campaign and their Italian translations."""
+def messages(package: Path) -> Iterator[tuple[str, str]]:
+    """Messages of a game and their Italian translations, as its gettext catalogues have them."""
     for name, data in members(package, (".mo",)):
         if "/it/LC_MESSAGES/" not in name:
             continue
         catalogue: dict[object, str] = gettext.GNUTranslations(io.BytesIO(data))._catalog  # type: ignore[attr-defined]  # noqa: SLF001  (it has no other way to list them)
         for source, target in catalogue.items():
             if isinstance(source, str) and source and target:
-                own = source.partition("^")[2] or source  # what stands before ^ tells translators the context
-                yield _plain(own), _plain(target)
+                own = source.rpartition("\x04")[2]  # what stands before it, or before ^, tells translators the context
+                yield own.partition("^")[2] or own, target
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text in one line, without tags."""
     return " ".join(_TAG.sub("", text).replace("\u2014", " - ").split())
 
 
-def _is_pair(source: str, target: str) -> bool:
+def is_pair(source: str, target: str) -> bool:
+    """Whether two texts can be translations of each other: of like length, mostly letters, not the same."""
     lengths = len(source), len(target)
     if min(lengths) < 4 or max(lengths) > MAX_CHARACTERS or source == target:
         return False

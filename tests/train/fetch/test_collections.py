@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gato_lite.envs.dataset import check
-from gato_lite.train.fetch import languages, pictures, words
+from gato_lite.train.fetch import games, languages, pictures, words
 from gato_lite.train.fetch.collections import COLLECTIONS, fetch_collection
 from gato_lite.train.pictures import decode_picture, encode_png
 from gato_lite.train.templates import ABILITIES, CLASS_PROMPT
@@ -174,6 +174,87 @@ def test_sentences_are_paired(tmp_path: Path) -> None:
         ("An old oak stands here", "Qui sorge una vecchia quercia", "wesnoth"),
     ]
     assert rows[-1].split == "test"
+
+
+PO = r"""msgid ""
+msgstr "Content-Type: text/plain; charset=UTF-8\n"
+
+#: quests.txt:1
+msgid ""
+"The goblin says: \"Go away, stranger.\"\n\n"
+"You should not stay."
+msgstr ""
+"Il goblin dice: \"Vattene, straniero.\"\n\n"
+"Non dovresti restare."
+
+#: quests.txt:2
+#, c-format, fuzzy
+msgid "An old dwarf waits here"
+msgstr "Una vecchia elfa dorme qui"
+
+msgid "The sword is lost"
+msgstr ""
+
+#~ msgid "A door of iron"
+#~ msgstr "Una porta di ferro"
+"""
+
+LUA = r"""dialogId("a-1", "font_small", "He said \"come in\".")
+dialogStr("Disse \"entra\".")
+
+dialogId("a-2", "", "")
+dialogId("a-3", "font_big", "Nobody has translated this.")
+"""
+
+
+def test_sentences_of_games(tmp_path: Path) -> None:
+    said = {
+        "": "Content-Type: text/plain; charset=UTF-8",
+        "?noun:The empire": "L'impero",
+        "menu\x04The old castle": "Il vecchio castello",
+        "Welcome, $name. Sit down!": "Benvenuto, $name. Siediti!",
+        "Yes. I know it well.": "Sì, lo conosco bene.",
+        "Choose:\n* the red door\n* the <b>blue</b> door": "Scegli:\n* la porta rossa\n* la porta <b>blu</b>",
+        "There are %d dwarves here. They sing.": "Ci sono %d nani qui. Cantano.",
+        "Rise by 5%% a turn": "Cresce del 5%% a turno",
+        "Answer {0} or {1} now": "Rispondi ora {0} o {1}",
+    }
+    files = {package: packed(tmp_path / f"{package}.tgz", {}) for package in games.GAMES}
+    files["adonthell-data"] = packed(tmp_path / "a.tgz", {"l/it/LC_MESSAGES/wastesedge.mo": catalogue(said)})
+    files["flare-game"] = packed(tmp_path / "f.tgz", {"m/data.it.po": PO.encode(), "m/data.fr.po": PO.encode()})
+    story = 'msgctxt "Story"\nmsgid "I wait here."\nmsgstr "Aspetto qui."\n'
+    files["singularity"] = packed(tmp_path / "s.tgz", {"i18n/lang_it_IT/story.po": story.encode()})
+    files["fillets-ng-data"] = packed(tmp_path / "l.tgz", {"s/city/dialogs_it.lua": LUA.encode()})
+    rows = list(games.en_it_games(files))
+    assert {(row.prompt.partition(": ")[2], row.text, row.group) for row in rows} == {
+        ("The empire", "L'impero", "adonthell"),
+        ("The old castle", "Il vecchio castello", "adonthell"),
+        ("Welcome, Robin.", "Benvenuto, Robin.", "adonthell"),
+        ("Sit down!", "Siediti!", "adonthell"),
+        ("Yes. I know it well.", "Sì, lo conosco bene.", "adonthell"),
+        ("Choose:", "Scegli:", "adonthell"),
+        ("the red door", "la porta rossa", "adonthell"),
+        ("the blue door", "la porta blu", "adonthell"),
+        ("They sing.", "Cantano.", "adonthell"),
+        ("Rise by 5% a turn", "Cresce del 5% a turno", "adonthell"),
+        ('The goblin says: "Go away, stranger."', 'Il goblin dice: "Vattene, straniero."', "flare"),
+        ("You should not stay.", "Non dovresti restare.", "flare"),
+        ("I wait here.", "Aspetto qui.", "singularity"),
+        ('He said "come in".', 'Disse "entra".', "fillets"),
+    }
+    assert len(rows) == 14
+    assert {row.split for row in rows} == {"train"}
+
+
+def test_a_sentence_of_a_game_is_held_out_as_elsewhere(tmp_path: Path) -> None:
+    files = {package: packed(tmp_path / f"{package}.tgz", {}) for package in games.GAMES}
+    said = {"": "Content-Type: text/plain; charset=UTF-8"}
+    said |= {f"A tale of {chr(97 + n % 26)}{chr(97 + n // 26)}": f"Un racconto numero {n}" for n in range(300)}
+    files["gbrainy"] = packed(tmp_path / "g.tgz", {"l/it/LC_MESSAGES/gbrainy.mo": catalogue(said)})
+    rows = list(games.en_it_games(files))
+    held = {row.prompt.partition(": ")[2] for row in rows if row.split == "test"}
+    assert held == {source for source in said if source and languages.is_held_out(source, languages.TEST_SHARE)}
+    assert 0 < len(held) < 20
 
 
 def catalogue(messages: Mapping[str, str]) -> bytes:
