@@ -108,7 +108,8 @@ COLLECTIONS: Final[dict[str, Collection]] = {
             "Waste's Edge © Kai Sterker, Alexandre Courbot; Fish Fillets © ALTAR interactive, Ivo and Pavel Danihelka, "
             "in Italian by Simone Cociancich; Flare © Clint Bellanger and others; "
             "Endgame: Singularity © Phil Bordelon, Evil Mr Henry, MestreLion and others; "
-            "Pingus © Ingo Ruhnke and others; the Freeciv project; UFO: Alien Invasion; gbrainy © Jordi Mas i Hernàndez; and their Italian translators"
+            "Pingus © Ingo Ruhnke and others; the Freeciv project; UFO: Alien Invasion; "
+            "gbrainy © Jordi Mas i Hernàndez; and their Italian translators"
         ),
         about="English sentences and their Italian translations in eight games: dialogue, quests, tales and help",
         n_documents=11_252,
