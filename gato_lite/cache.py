@@ -26,6 +26,7 @@ from torch import Tensor
 from gato_lite.attention import attend
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate
+from gato_lite.transformer import Before
 from gato_lite.words import Words, last_run
 
 CALL_WORTH: Final = 64
@@ -76,6 +77,8 @@ class Decoder:
         self._dtype = gato.transformer.norm.weight.dtype
         self._keys = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
         self._values = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
+        n_kept = self.context_length if config.token_shift else 0
+        self._vectors = torch.zeros(n_row, n_kept, config.d_model, dtype=self._dtype, device=gato.device)  # (B, C, D)
         self._ids = np.zeros((n_row, self.context_length), np.int32)
         """(B, C) tokens that each row holds, up to its cursor."""
         self._causal: dict[int, Tensor] = {}
@@ -100,7 +103,8 @@ class Decoder:
         order = np.argsort(lengths, kind="stable")  # equal lengths share an attention call
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[order])])
         positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths[order])
-        slots = self._slots(np.repeat(np.asarray(rows, np.int64)[order], lengths[order]), positions)
+        owners = np.repeat(np.asarray(rows, np.int64)[order], lengths[order])
+        slots = self._slots(owners, positions)
         ends = torch.from_numpy(offsets[1:] - 1).to(self.gato.device)
         last_layer = self.gato.config.n_layer - 1
 
@@ -110,9 +114,10 @@ class Decoder:
             return mixed[ends] if layer == last_layer else mixed
 
         tokens = concatenate([documents[index] for index in order])
-        self._ids[np.repeat(np.asarray(rows, np.int64)[order], lengths[order]), positions] = tokens.ids
+        self._ids[owners, positions] = tokens.ids
         made = self.gato.token_tensors(tokens, self.gato.last_words(tokens.ids, lengths[order]))
-        hidden = self.gato.hidden(made, torch.from_numpy(positions).to(self.gato.device), over_documents, ends)
+        moved = torch.from_numpy(positions).to(self.gato.device)
+        hidden = self.gato.hidden(made, moved, over_documents, ends, self._before(owners, positions))
         self.cursors[np.asarray(rows)] = lengths
         return hidden[torch.from_numpy(np.argsort(order)).to(self.gato.device)]
 
@@ -140,7 +145,8 @@ class Decoder:
         self._check_room(rows, before, count_array)
         ends = np.cumsum(count_array)
         positions = np.arange(ends[-1]) + np.repeat(before - ends + count_array, count_array)
-        slots = self._slots(np.repeat(row_array, count_array), positions)
+        owners = np.repeat(row_array, count_array)
+        slots = self._slots(owners, positions)
         n_wanted = np.ones(len(ends), np.int64) if wanted is None else np.asarray(wanted, np.int64)
         runs = self._runs(row_array, before, count_array, n_wanted)
         kept = np.arange(n_wanted.sum()) + np.repeat(ends - np.cumsum(n_wanted), n_wanted)
@@ -154,8 +160,8 @@ class Decoder:
 
         moved = torch.from_numpy(positions).to(device)
         made = self.gato.token_tensors(tokens, self._words(row_array, tokens.ids, count_array))
-        self._ids[np.repeat(row_array, count_array), positions] = tokens.ids
-        hidden = self.gato.hidden(made, moved, over_cache, some)
+        self._ids[owners, positions] = tokens.ids
+        hidden = self.gato.hidden(made, moved, over_cache, some, self._before(owners, positions))
         self.cursors[row_array] = before + count_array
         return hidden
 
@@ -202,6 +208,7 @@ class Decoder:
             held = self.cursors[source]
             for cache in (self._keys, self._values):
                 cache[:, target, :, :held] = cache[:, source, :, :held]
+            self._vectors[target, :held] = self._vectors[source, :held]
             self._ids[target, :held] = self._ids[source, :held]
             self.cursors[target] = held
 
@@ -220,6 +227,19 @@ class Decoder:
         n_head = self.gato.config.n_key_head
         heads = rows[:, None] * n_head + np.arange(n_head)
         return torch.from_numpy((heads * self.context_length + positions[:, None]).reshape(-1)).to(self.gato.device)
+
+    def _before(self, rows: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> Before:
+        """Finds the tokens before each, what a row holds and what it reads now among them."""
+        device = self.gato.device
+        slots = torch.from_numpy(rows * self.context_length + positions).to(device)
+        begins = torch.from_numpy(positions == 0).to(device)[:, None]
+        held = self._vectors.view(-1, self._vectors.shape[-1])  # (B C, D)
+
+        def before(x: Tensor) -> Tensor:
+            held.index_copy_(0, slots, x.to(self._dtype))
+            return held[(slots - 1).clamp(min=0)].masked_fill_(begins, 0.0)
+
+        return before
 
     def _write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
         for cache, new in ((self._keys, key), (self._values, value)):

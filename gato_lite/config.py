@@ -103,6 +103,10 @@ class GatoConfig:
     n_text_local: int = 0
     """Places in a prompt with an embedding of their own, and as many in an answer; later ones share the last; 0 means
     that texts have no places."""
+    token_shift: bool = False
+    """Whether each token is read together with the one before it."""
+    head_norm: bool = False
+    """Whether queries and keys are normalised, head by head."""
     vocab_size: int = 6148
     """Token ids, those of the shipped vocabulary by default."""
     n_grid_head: int = 0
@@ -145,17 +149,47 @@ class GatoConfig:
 
 
 PRESETS: Final[dict[str, GatoConfig]] = {
-    "lite-1m": GatoConfig(n_layer=4, n_head=2, d_model=128, d_ff=512, n_grid_head=4, n_text_local=256),
-    "lite-5m": GatoConfig(n_layer=6, n_head=4, d_model=256, d_ff=1024, n_grid_head=4, n_text_local=256),
-    "lite-20m": GatoConfig(n_layer=10, n_head=6, d_model=384, d_ff=1536, n_grid_head=4, n_text_local=256),
+    "lite-1m": GatoConfig(
+        n_layer=4, n_head=2, d_model=128, d_ff=512, n_grid_head=4, n_text_local=256, token_shift=True, head_norm=True
+    ),
+    "lite-5m": GatoConfig(
+        n_layer=6, n_head=4, d_model=256, d_ff=1024, n_grid_head=4, n_text_local=256, token_shift=True, head_norm=True
+    ),
+    "lite-20m": GatoConfig(
+        n_layer=10, n_head=6, d_model=384, d_ff=1536, n_grid_head=4, n_text_local=256, token_shift=True, head_norm=True
+    ),
     "gato-79m": GatoConfig(
-        n_layer=8, n_head=24, d_model=768, d_ff=3072, patch_encoder="resnet", grid_size=0, n_text_local=256
+        n_layer=8,
+        n_head=24,
+        d_model=768,
+        d_ff=3072,
+        patch_encoder="resnet",
+        grid_size=0,
+        n_text_local=256,
+        token_shift=True,
+        head_norm=True,
     ),
     "gato-364m": GatoConfig(
-        n_layer=12, n_head=12, d_model=1536, d_ff=6144, patch_encoder="resnet", grid_size=0, n_text_local=256
+        n_layer=12,
+        n_head=12,
+        d_model=1536,
+        d_ff=6144,
+        patch_encoder="resnet",
+        grid_size=0,
+        n_text_local=256,
+        token_shift=True,
+        head_norm=True,
     ),
     "gato-1.18b": GatoConfig(
-        n_layer=24, n_head=16, d_model=2048, d_ff=8192, patch_encoder="resnet", grid_size=0, n_text_local=256
+        n_layer=24,
+        n_head=16,
+        d_model=2048,
+        d_ff=8192,
+        patch_encoder="resnet",
+        grid_size=0,
+        n_text_local=256,
+        token_shift=True,
+        head_norm=True,
     ),
 }
 """Presets; layers, heads and widths of the `gato-*` ones are the paper's (Table 5)."""

@@ -27,7 +27,7 @@ from gato_lite.config import GatoConfig
 from gato_lite.embedding import TABLE_STD, Embedding, TokenTensors, to_tensors
 from gato_lite.sequence import Stream, Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.transformer import AttentionOver, Transformer
+from gato_lite.transformer import AttentionOver, Before, Transformer
 from gato_lite.words import Words, last_words
 
 if TYPE_CHECKING:
@@ -166,13 +166,18 @@ class Gato(nn.Module):
         return last_words(ids, lengths, n_text=self.vocabulary.text_ids.stop, patch_id=self.vocabulary.patch)
 
     def hidden(
-        self, tokens: TokenTensors, positions: Tensor, attention_over: AttentionOver, rows: Tensor | None = None
+        self,
+        tokens: TokenTensors,
+        positions: Tensor,
+        attention_over: AttentionOver,
+        rows: Tensor | None = None,
+        before: Before | None = None,
     ) -> Float[Tensor, "R D"]:
         """Hidden states of `tokens`, or of the `rows` among them, under any attention.
 
-        Training, prefilling and acting differ only in the attention.
+        Training, prefilling and acting differ only in where a token finds those before it.
         """
-        hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over, rows)
+        hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over, rows, before)
         return hidden
 
     def forward(

@@ -4,6 +4,11 @@ The blocks know nothing of documents, batches or caches: how a token sees others
 passes. Training passes `attend` over the documents; acting passes attention over a key/value cache.
 
 Decisions:
+- to each token's vector the one before it is added, channel by channel by a learned share (`token_shift`; Peng et al.
+  2023, "RWKV", section 3, here once and not in every block). What followed the last mention of something is then found
+  by one layer in place of two: docs/experiments.md has what that is worth. Differs from the paper.
+- queries and keys are normalised (`head_norm`; Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion
+  Parameters", section 2). Differs from the paper.
 - rotary positions (Su et al. 2021), phases computed in float64: in float32 they drift by 0.003 at position 1e5
 - layer norm without bias: the only norm with a fused CPU kernel in both directions
 - squared ReLU in the feed-forward layer; it needs no transcendental. Differs from the paper's GEGLU.
@@ -15,6 +20,7 @@ Source: Vaswani et al. 2017; Reed et al. 2022, section 2.3 and Table 5.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -23,10 +29,17 @@ from torch import Tensor, nn
 
 from gato_lite.config import GatoConfig
 
+SHARPNESS: Final = 1.2
+"""First gain of normalised queries and keys."""
+
 AttentionOver = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query (T, H, K), key (T, G, K), value (T, G, K)) to what each token read, (T, H, K).
 
 In the last layer, where only the hidden states of some `rows` are asked for, what those read: (R, H, K)."""
+
+
+Before = Callable[[Tensor], Tensor]
+"""Vectors of tokens, (T, D), to those of the tokens before them in their documents, zeros where there is none."""
 
 
 def rotation_table(n_positions: int, d_head: int, base: float = 10_000.0) -> Float[Tensor, "n_positions 2 half"]:
@@ -49,6 +62,7 @@ class Block(nn.Module):
         self.n_key_head = config.n_key_head
         n_head_in = config.n_head + 2 * config.n_key_head
         self.norm_attention = nn.LayerNorm(config.d_model, bias=False)
+        self.norm_head = nn.LayerNorm(config.d_head, bias=False) if config.head_norm else None
         self.query_key_value = nn.Linear(config.d_model, n_head_in * config.d_head, bias=False)
         self.attention_out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.norm_feed_forward = nn.LayerNorm(config.d_model, bias=False)
@@ -60,7 +74,9 @@ class Block(nn.Module):
         n_token, d_model = x.shape
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 1, n_turned + self.n_key_head, -1)
-        turned = rotate(qkv[:, :, :n_turned], rotation)[:, 0]  # (T, H + G, K)
+        facing = qkv[:, :, :n_turned]
+        facing = facing if self.norm_head is None else self.norm_head(facing).to(qkv.dtype)
+        turned = rotate(facing, rotation)[:, 0]  # (T, H + G, K)
         mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, 0, n_turned:])
         x = x if rows is None else x.index_select(0, rows)
         x = x + self.attention_out(mixed.reshape(-1, d_model))
@@ -76,6 +92,11 @@ def rotate(x: Float[Tensor, "T two H K"], rotation: Float[Tensor, "T 2 half"]) -
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(x.dtype)
 
 
+def before_each(positions: Int64[Tensor, " T"]) -> Before:
+    """Finds the tokens before each of documents that lie whole, one after another."""
+    return lambda x: F.pad(x, (0, 0, 1, 0))[:-1] * (positions > 0)[:, None]
+
+
 class Transformer(nn.Module):
     """L blocks and a last norm."""
 
@@ -83,6 +104,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: GatoConfig) -> None:
         super().__init__()
+        self.shift = nn.Parameter(torch.zeros(config.d_model)) if config.token_shift else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = nn.LayerNorm(config.d_model, bias=False)
         self.register_buffer("rotation", rotation_table(config.context_length, config.d_head), persistent=False)
@@ -93,6 +115,7 @@ class Transformer(nn.Module):
         positions: Int64[Tensor, " T"],
         attention_over: AttentionOver,
         rows: Int64[Tensor, " R"] | None = None,
+        before: Before | None = None,
     ) -> Float[Tensor, "R D"]:
         """Hidden states of the tokens `x` at `positions` of their documents.
 
@@ -101,7 +124,10 @@ class Transformer(nn.Module):
             positions: of each in its document.
             attention_over: what each token reads.
             rows: tokens whose hidden states are asked for, all of them if None; the last block computes no others.
+            before: finds the tokens before each; None where the documents lie whole, one after another.
         """
+        if self.shift is not None:
+            x = x + self.shift * (before or before_each(positions))(x)
         rotation = self.rotation[positions]  # (T, 2, K/2)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
@@ -116,5 +142,7 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             for inward in (block.query_key_value, block.feed_forward_in):
                 inward.weight.normal_(0.0, inward.in_features**-0.5, generator=generator)
+            if block.norm_head is not None:
+                block.norm_head.weight.fill_(SHARPNESS)
             block.attention_out.weight.zero_()
             block.feed_forward_out.weight.zero_()

@@ -352,8 +352,12 @@ def _vocabulary(text_model: Path | None) -> Vocabulary:
         raise ValueError(f"{text_model}: {error}") from error
 
 
+_LATER: Final = ("n_text_local", "token_shift", "head_norm")
+"""Parts of a shape that a recipe takes from the run it begins with: older runs have none of them."""
+
+
 def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
-    """The recipe for a model of the shape of `gato`; how many places of texts it has is no part of a recipe.
+    """The recipe for a model of the shape of `gato`; what came later than the first runs is no part of a recipe.
 
     Raises:
         RunError: no preset has that shape.
@@ -367,7 +371,8 @@ def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
             patch_size=shape.patch_size,
             context_length=shape.context_length,
         )
-        if replace(changed.model(gato.vocabulary.size), n_text_local=shape.n_text_local) == shape:
+        given = changed.model(gato.vocabulary.size)
+        if replace(given, **{name: getattr(shape, name) for name in _LATER}) == shape:
             return changed
     raise RunError(f"expected a run whose model has the shape of a preset to begin with, found {shape}")
 

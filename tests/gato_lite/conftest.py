@@ -17,7 +17,7 @@ from gato_lite.tokenizers.vocabulary import Vocabulary
 
 def make_gato(context_length: int = 256, seed: int = 0, **changes: object) -> Gato:
     shape = {"n_layer": 2, "n_head": 2, "d_model": 32, "d_ff": 64, "d_encoder": 16, "n_grid_head": 2, "n_text_local": 5}
-    shape["context_length"] = context_length
+    shape |= {"context_length": context_length, "token_shift": True, "head_norm": True}
     gato = Gato(GatoConfig(**{**shape, **changes}))  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -243,7 +243,7 @@ def test_presets_have_about_the_size_of_their_name(name: str, low: float, high: 
 
 def test_counts_of_parameters(gato: Gato) -> None:
     assert gato.n_parameters == sum(tensor.numel() for tensor in gato.state_dict().values())
-    assert gato.n_block_parameters == 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 32) + 32
+    assert gato.n_block_parameters == 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 32 + 16) + 2 * 32
 
 
 def test_a_stream_moves_whole(gato: Gato) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
-from gato_lite.transformer import Transformer, rotate, rotation_table
+from gato_lite.transformer import Block, Transformer, rotate, rotation_table
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=16, d_ff=32, context_length=64)
 
@@ -97,3 +98,31 @@ def test_gradients_reach_every_weight() -> None:
     for name, parameter in transformer.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_token_is_read_with_the_one_before_it_in_its_document() -> None:
+    """Fresh blocks are the identity, so that what comes out is the last norm of what goes in."""
+    transformer = Transformer(replace(CONFIG, token_shift=True))
+    transformer.initialise(torch.Generator().manual_seed(0))
+    assert transformer.shift is not None
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
+    share = torch.linspace(-1, 1, 16)
+    with torch.no_grad():
+        transformer.shift.copy_(share)
+        hidden = transformer(x, torch.tensor([0, 1, 0, 1, 2]), lambda _layer, q, _k, _v: q)
+    expected = torch.stack([x[0], x[1] + share * x[0], x[2], x[3] + share * x[2], x[4] + share * x[3]])
+    torch.testing.assert_close(hidden, transformer.norm(expected))
+
+
+@pytest.mark.parametrize("head_norm", [False, True])
+def test_normalised_heads_do_not_see_lengths(head_norm: bool) -> None:
+    transformer = Transformer(replace(CONFIG, head_norm=head_norm))
+    with torch.no_grad():
+        for index, parameter in enumerate(transformer.parameters()):
+            parameter.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(index))
+        x = torch.randn(12, 16, generator=torch.Generator().manual_seed(9))
+        before = run(transformer, x)
+        block = transformer.blocks[0]
+        assert isinstance(block, Block)
+        block.query_key_value.weight[:32].mul_(7.0)  # of the queries and keys
+        assert torch.allclose(before, run(transformer, x), atol=1e-3) == head_norm

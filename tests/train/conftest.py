@@ -15,7 +15,9 @@ from gato_lite.config import PRESETS, GatoConfig, TokenSpec
 from gato_lite.envs.dataset import Dataset
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
-TINY = GatoConfig(n_layer=2, n_head=2, d_model=64, d_ff=128, d_encoder=32, n_text_local=64)
+TINY = GatoConfig(
+    n_layer=2, n_head=2, d_model=64, d_ff=128, d_encoder=32, n_text_local=64, token_shift=True, head_norm=True
+)
 
 
 class Corridor(gym.Env[Any, Any]):

@@ -20,7 +20,15 @@ TEXTS = ["", "One boat.", "A much longer text, é and 🧿, which takes several 
 
 def gato_of(context_length: int, seed: int = 0) -> Gato:
     shape = GatoConfig(
-        n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=context_length, n_text_local=9
+        n_layer=2,
+        n_head=2,
+        d_model=32,
+        d_ff=64,
+        d_encoder=16,
+        context_length=context_length,
+        n_text_local=9,
+        token_shift=True,
+        head_norm=True,
     )
     gato = Gato(shape, seed=seed)
     with torch.no_grad():

@@ -269,11 +269,12 @@ def test_training_with_text_pieces_of_ones_own(small: TrainConfig, tmp_path: Pat
 def test_a_run_begun_with_an_older_one_has_its_shape(
     small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One whose texts have no places, which the preset has by now."""
+    """One whose texts have no places, and so on, which the preset has by now."""
     documents(tmp_path / "data", [Document(None, "words and words " * 20)])
     data = [(str(tmp_path / "data"), 1.0)]
     with monkeypatch.context() as before:
-        before.setitem(PRESETS, small.preset, replace(PRESETS[small.preset], n_text_local=0))
+        without = replace(PRESETS[small.preset], n_text_local=0, token_shift=False, head_norm=False)
+        before.setitem(PRESETS, small.preset, without)
         old = train_run(small, data, tmp_path / "old", length=Length(steps=1))
     kept = replace(small, learning_rate=1e-30, matrix_learning_rate=1e-30, weight_decay=0.0)
     new = train_run(kept, data, tmp_path / "new", length=Length(steps=1), init=old)
@@ -281,7 +282,8 @@ def test_a_run_begun_with_an_older_one_has_its_shape(
     before_it, after = gato_lite.load(old).state_dict(), gato_lite.load(new).state_dict()
     assert all(torch.allclose(after[name], weights) for name, weights in before_it.items())
     train_run(kept, data, new, length=Length(steps=2), init=old, resume=True)
-    assert gato_lite.load(new).config.n_text_local == 0
+    shape = gato_lite.load(new).config
+    assert not any((shape.n_text_local, shape.token_shift, shape.head_norm))
 
 
 def test_the_published_run_is_begun_with(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from gato_lite.train.templates import conversation
 
 TEST_SHARE: Final = 0.02
 """Share of the documents that is held out."""
+PARAGRAPH: Final = 80
+"""Characters of a paragraph that packages do not share by chance."""
 TEST_PLAYS: Final = ("macbeth", "tempest")
 """Plays that are held out whole."""
 FACTS: Final[dict[str, tuple[str, ...]]] = {
@@ -64,9 +66,32 @@ def shakespeare(files: Mapping[str, Path]) -> Iterator[Document]:
 
 
 def debian_descriptions(files: Mapping[str, Path]) -> Iterator[Document]:
-    """What Debian's packages are, in English."""
-    for key, paragraphs in descriptions(files["Translation-en"]).items():
-        yield Document(None, "\n\n".join(paragraphs), _split(key))
+    """What Debian's packages are, in English.
+
+    Packages of one program share paragraphs: those that are connected by such, numbers apart, are on one side.
+    """
+    texts = list(descriptions(files["Translation-en"]).values())
+    side = {key: index for index, key in enumerate(dict.fromkeys(key for text in texts for key in _shared(text)))}
+    leader = list(range(len(side)))
+
+    def lead(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = index = leader[leader[index]]
+        return index
+
+    for text in texts:
+        first, *others = [lead(side[key]) for key in _shared(text)]
+        for other in others:
+            leader[lead(other)] = lead(first)
+    keys = list(side)
+    for text in texts:
+        yield Document(None, "\n\n".join(text), _split(keys[lead(side[_shared(text)[0]])]))
+
+
+def _shared(paragraphs: Sequence[str]) -> list[str]:
+    """What tells whether a description says what another does: its longer paragraphs, or all of it."""
+    masked = [re.sub(r"\d+", "0", paragraph).lower() for paragraph in paragraphs]
+    return [paragraph for paragraph in masked if len(paragraph) >= PARAGRAPH] or ["\n".join(masked)]
 
 
 def dialogue(files: Mapping[str, Path]) -> Iterator[Document]:

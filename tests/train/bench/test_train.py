@@ -22,7 +22,17 @@ from gato_lite.train.commands.bench_train import print_comparisons, print_speeds
 from gato_lite.train.gradient import Gradient
 
 CPU = torch.device("cpu")
-TINY = GatoConfig(n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=256, n_text_local=64)
+TINY = GatoConfig(
+    n_layer=2,
+    n_head=2,
+    d_model=32,
+    d_ff=64,
+    d_encoder=16,
+    context_length=256,
+    n_text_local=64,
+    token_shift=True,
+    head_norm=True,
+)
 Losses = Callable[[Gato, StreamTensors], dict[str, train_compare.Loss]]
 
 

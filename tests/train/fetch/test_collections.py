@@ -316,6 +316,23 @@ def test_a_fact_is_asked_in_other_words(tmp_path: Path) -> None:
         assert sorted(splits) == ["test", "train", "train", "train"]
 
 
+def test_packages_that_share_a_paragraph_are_on_one_side(tmp_path: Path) -> None:
+    """Also those that share one only with a third."""
+    said = "Program {} draws the orbits of a hundred moons, {} of them with rings, and prints them on paper.".format
+    entries = []
+    for number in range(300):
+        word = chr(ord("a") + number % 26) + chr(ord("a") + number // 26)
+        for own, texts in enumerate(([said(word, 1)], [said(word, 2), said(word * 2, 3)], [said(word * 2, 4)])):
+            body = "\n .\n".join(f" {text}" for text in texts)
+            entries.append(f"Package: p\nDescription-md5: {number}-{own}\nDescription-en: part {own} of it\n{body}\n")
+    (tmp_path / "en").write_text("\n".join(entries), "utf-8")
+    rows = list(words.debian_descriptions({"Translation-en": tmp_path / "en"}))
+    splits = [row.split for row in rows]
+    assert len(rows) == 900
+    assert splits[0::3] == splits[1::3] == splits[2::3]
+    assert set(splits) == {"train", "test"}
+
+
 def test_descriptions_are_text(tmp_path: Path) -> None:
     index = tmp_path / "en"
     index.write_text(INDEX.format("en", "game of war", "This is one. And", "this two.", "A list", 2, "en"), "utf-8")
