@@ -228,8 +228,10 @@ class Decoder:
         heads = rows[:, None] * n_head + np.arange(n_head)
         return torch.from_numpy((heads * self.context_length + positions[:, None]).reshape(-1)).to(self.gato.device)
 
-    def _before(self, rows: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> Before:
-        """Finds the tokens before each, what a row holds and what it reads now among them."""
+    def _before(self, rows: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> Before | None:
+        """Finds the tokens before each, what a row holds and what it reads now among them; None if nobody asks."""
+        if not self.gato.config.token_shift:
+            return None
         device = self.gato.device
         slots = torch.from_numpy(rows * self.context_length + positions).to(device)
         begins = torch.from_numpy(positions == 0).to(device)[:, None]

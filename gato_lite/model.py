@@ -175,7 +175,8 @@ class Gato(nn.Module):
     ) -> Float[Tensor, "R D"]:
         """Hidden states of `tokens`, or of the `rows` among them, under any attention.
 
-        Training, prefilling and acting differ only in where a token finds those before it.
+        Training, prefilling and acting differ only in the attention and in where a token finds the one before it
+        (`before`), which may be left out for documents that lie whole.
         """
         hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over, rows, before)
         return hidden

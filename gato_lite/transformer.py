@@ -1,14 +1,15 @@
 """Pre-norm decoder over a flat stream.
 
-The blocks know nothing of documents, batches or caches: how a token sees others is a function that the caller
-passes. Training passes `attend` over the documents; acting passes attention over a key/value cache.
+The blocks know nothing of documents, batches or caches: how a token sees others, and which one is before it, are
+functions that the caller passes. Training passes `attend` over the documents; acting passes attention over a
+key/value cache.
 
 Decisions:
 - to each token's vector the one before it is added, channel by channel by a learned share (`token_shift`; Peng et al.
   2023, "RWKV", section 3, here once and not in every block). What followed the last mention of something is then found
   by one layer in place of two: docs/experiments.md has what that is worth. Differs from the paper.
-- queries and keys are normalised (`head_norm`; Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion
-  Parameters", section 2). Differs from the paper.
+- queries and keys are normalised head by head (`head_norm`; Dehghani et al. 2023, "Scaling Vision Transformers to 22
+  Billion Parameters", section 2), here with one gain for both. Differs from the paper.
 - rotary positions (Su et al. 2021), phases computed in float64: in float32 they drift by 0.003 at position 1e5
 - layer norm without bias: the only norm with a fused CPU kernel in both directions
 - squared ReLU in the feed-forward layer; it needs no transcendental. Differs from the paper's GEGLU.
@@ -75,8 +76,8 @@ class Block(nn.Module):
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 1, n_turned + self.n_key_head, -1)
         facing = qkv[:, :, :n_turned]
-        facing = facing if self.norm_head is None else self.norm_head(facing).to(qkv.dtype)
-        turned = rotate(facing, rotation)[:, 0]  # (T, H + G, K)
+        facing = facing if self.norm_head is None else self.norm_head(facing)
+        turned = rotate(facing, rotation)[:, 0].to(qkv.dtype)  # (T, H + G, K)
         mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, 0, n_turned:])
         x = x if rows is None else x.index_select(0, rows)
         x = x + self.attention_out(mixed.reshape(-1, d_model))
@@ -124,7 +125,7 @@ class Transformer(nn.Module):
             positions: of each in its document.
             attention_over: what each token reads.
             rows: tokens whose hidden states are asked for, all of them if None; the last block computes no others.
-            before: finds the tokens before each; None where the documents lie whole, one after another.
+            before: finds the tokens before each; None is right only where the documents lie whole, one after another.
         """
         if self.shift is not None:
             x = x + self.shift * (before or before_each(positions))(x)

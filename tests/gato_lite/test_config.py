@@ -33,6 +33,7 @@ def test_every_preset_takes_the_shipped_vocabulary(name: str) -> None:
     config = GatoConfig.preset(name)
     assert config.vocab_size == Vocabulary.shipped().size == 6148
     assert name.startswith("gato") or config.d_head == 64
+    assert (config.token_shift, config.head_norm, config.n_text_local) == (True, True, 256)
 
 
 def test_no_more_places_of_texts_than_can_be_told_apart() -> None:

@@ -13,7 +13,7 @@ from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
 from gato_lite.transformer import Block, Transformer, rotate, rotation_table
 
-CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=16, d_ff=32, context_length=64)
+CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=16, d_ff=32, context_length=64, token_shift=True, head_norm=True)
 
 
 def run(transformer: Transformer, x: torch.Tensor) -> torch.Tensor:
@@ -102,7 +102,7 @@ def test_gradients_reach_every_weight() -> None:
 
 def test_a_token_is_read_with_the_one_before_it_in_its_document() -> None:
     """Fresh blocks are the identity, so that what comes out is the last norm of what goes in."""
-    transformer = Transformer(replace(CONFIG, token_shift=True))
+    transformer = Transformer(CONFIG)
     transformer.initialise(torch.Generator().manual_seed(0))
     assert transformer.shift is not None
     x = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
@@ -126,3 +126,16 @@ def test_normalised_heads_do_not_see_lengths(head_norm: bool) -> None:
         assert isinstance(block, Block)
         block.query_key_value.weight[:32].mul_(7.0)  # of the queries and keys
         assert torch.allclose(before, run(transformer, x), atol=1e-3) == head_norm
+
+
+def test_heads_have_one_type_where_matmuls_are_half_precision() -> None:
+    types: list[torch.dtype] = []
+
+    def over(_layer: int, *heads: torch.Tensor) -> torch.Tensor:
+        types.extend(part.dtype for part in heads)
+        return heads[0]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = Transformer(CONFIG)(torch.randn(3, 16), torch.arange(3), over)
+    assert set(types) == {torch.bfloat16}
+    assert hidden.dtype == torch.float32

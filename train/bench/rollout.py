@@ -24,7 +24,7 @@ from gato_lite.policy import Policy
 
 Found = TypeVar("Found")
 
-SHAPE: Final = {"n_layer": 4, "n_head": 4, "d_model": 256, "d_ff": 1024}
+SHAPE: Final = {"n_layer": 4, "n_head": 4, "d_model": 256, "d_ff": 1024, "token_shift": True, "head_norm": True}
 """Of the model that is timed."""
 BINS: Final = TokenSpec(kinds=(("", "bins"),))
 """A token for each scalar, as in the paper: CartPole takes 5 tokens a step."""

@@ -26,7 +26,9 @@ from gato_lite.train.optimiser import Optimiser
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.utilisation import matmul_peak, step_flops
 
-SMALL: Final = GatoConfig(n_layer=4, n_head=4, d_model=256, d_ff=1024, context_length=256)
+SMALL: Final = GatoConfig(
+    n_layer=4, n_head=4, d_model=256, d_ff=1024, context_length=256, token_shift=True, head_norm=True
+)
 """Four layers of width 256: the size at which other trainers were measured on CartPole."""
 SMALL_NAME: Final = "4 layers of 256"
 

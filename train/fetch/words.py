@@ -68,7 +68,7 @@ def shakespeare(files: Mapping[str, Path]) -> Iterator[Document]:
 def debian_descriptions(files: Mapping[str, Path]) -> Iterator[Document]:
     """What Debian's packages are, in English.
 
-    Packages of one program share paragraphs: those that are connected by such, numbers apart, are on one side.
+    Packages of one program share paragraphs: those that longer ones connect, numbers apart, are on one side.
     """
     texts = list(descriptions(files["Translation-en"]).values())
     side = {key: index for index, key in enumerate(dict.fromkeys(key for text in texts for key in _shared(text)))}
