@@ -93,7 +93,7 @@ def test_one_command_publishes_and_writes_the_card(
     words = ["runs/first", "--scores", "eval.json", "--out", str(shelf.RUNS), "--card", str(card), "--machine", "a PC"]
     ship_run.main([*words, "--command", COMMAND])
     run = shelf.RUNS / "generalist"
-    assert re.fullmatch(rf"{run}: 8\.\d MB; its card: {card}\n", capsys.readouterr().out)
+    assert re.fullmatch(rf"{run}: 9\.\d MB; its card: {card}\n", capsys.readouterr().out)
     weights = (run / "checkpoints" / "step_2" / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in card.read_text("utf-8")
     assert f"`{COMMAND}`, on a PC: 2 steps" in card.read_text("utf-8")
@@ -124,7 +124,7 @@ def test_what_is_refused_changes_nothing(here: Path, tmp_path: Path, monkeypatch
     run = publish(Path("runs/first"), "small", tmp_path)
     before = contents(run)
     monkeypatch.setattr(ship_run, "MOST_BYTES", 5_000_000)
-    expected = r"may have 5 MB, all of it as float32; 'runs/first' would have 8\.\d MB: train a smaller preset"
+    expected = r"may have 5 MB, all of it as float32; 'runs/first' would have 9\.\d MB: train a smaller preset"
     with pytest.raises(ValueError, match=expected):
         publish(Path("runs/first"), "small", tmp_path)
     assert contents(run) == before
