@@ -138,7 +138,12 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None) -> None:
-        """Normal weights of variance 1/fan-in; zero for projections back into the residual stream."""
+        """Normal weights of variance 1/fan-in; zero for projections back into the residual stream.
+
+        What a token takes of the one before it begins anywhere in [-1, 1), so that the channels differ from the start.
+        """
+        if self.shift is not None:
+            self.shift.uniform_(-1.0, 1.0, generator=generator)
         for block in self.blocks:
             assert isinstance(block, Block)
             for inward in (block.query_key_value, block.feed_forward_in):

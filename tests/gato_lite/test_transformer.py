@@ -60,7 +60,10 @@ def test_a_fresh_block_is_the_identity() -> None:
     transformer = Transformer(CONFIG)
     transformer.initialise(torch.Generator().manual_seed(0))
     x = torch.randn(5, 16)
-    torch.testing.assert_close(run(transformer, x), transformer.norm(x))
+    assert transformer.shift is not None
+    assert transformer.shift.min() < -0.3 < 0.3 < transformer.shift.max()
+    shifted = x + transformer.shift * torch.cat([torch.zeros(1, 16), x[:-1]])
+    torch.testing.assert_close(run(transformer, x), transformer.norm(shifted))
 
 
 def test_a_later_token_moves_no_earlier_one() -> None:
