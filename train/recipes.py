@@ -106,7 +106,7 @@ def generalist() -> TrainConfig:
     """
     return TrainConfig(
         preset="lite-1m",
-        patch_encoder="conv",
+        patch_encoder="hog",
         patch_size=32,
         optimiser="muon",
         augment="recoloured",
