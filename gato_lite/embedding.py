@@ -155,7 +155,8 @@ class Embedding(nn.Module):
             position = self.patch_rows(group.places[:, 0]) + self.patch_columns(group.places[:, 1])
             x = x.index_add(0, group.rows, (self._encoded(group, asked) + position).to(x.dtype))
         if len(tokens.chunks):
-            encoded = self.chunk_outward(F.gelu(self.chunk_inward(tokens.chunks), approximate="tanh"))
+            with torch.autocast(x.device.type, enabled=False):  # in bfloat16 a metre would be known to 4 mm
+                encoded = self.chunk_outward(F.gelu(self.chunk_inward(tokens.chunks), approximate="tanh"))
             x = x.index_add(0, tokens.chunk_rows, encoded.to(x.dtype))
         return x
 

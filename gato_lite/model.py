@@ -178,7 +178,9 @@ class Gato(nn.Module):
         Training, prefilling and acting differ only in the attention and in where a token finds the one before it
         (`before`), which may be left out for documents that lie whole.
         """
-        hidden: Tensor = self.transformer(self.embedding(tokens), positions, attention_over, rows, before)
+        with torch.autocast("cpu", enabled=False):  # values keep their precision, and encoders are small
+            embedded = self.embedding(tokens)
+        hidden: Tensor = self.transformer(embedded, positions, attention_over, rows, before)
         return hidden
 
     def forward(

@@ -5,7 +5,8 @@
 trains torch's `nn.Transformer` on the data of a run, with the run's text pieces, as many parameters as the run's model
 has, and the CPU time that is given, and scores it on the same held-out sentences with the same metrics. It is what one
 would write first, done well: sentences of like length share a batch, so that little is padding; AdamW with warm-up and
-cosine; norms before the layers; the table of pieces shared by both sides and the head.
+cosine; norms before the layers; the table of pieces shared by both sides and the head; matrices multiplied in bfloat16
+where ours are; datasets in the shares that they have in the run.
 
 Source: Vaswani et al. 2017, "Attention is all you need".
 """
@@ -31,12 +32,15 @@ from tyro.conf import Positional, arg
 
 from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Document
-from gato_lite.run import load
+from gato_lite.run import load, read_run_config
 from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.train.abilities import ability_of, documents_of_run, held_out, translation_score
 from gato_lite.train.console import bar, print_json, share_bar, to_json, write_whole
 from gato_lite.train.document_scores import DocumentScore
+from gato_lite.train.memory import keep_freed_memory
 from gato_lite.train.optimiser import schedule
+from gato_lite.train.shelf import dataset_folder
+from gato_lite.train.utilisation import matmul_dtype
 
 POOL: Final = 8192
 """Pairs that are sorted by length together, then cut into batches."""
@@ -211,6 +215,19 @@ def encode(documents: Sequence[Document], text: TextTokenizer) -> list[Pair]:
     return [Pair(text.encode(document.prompt), text.encode(document.text)) for document in documents]
 
 
+def repeated(datasets: Sequence[Sequence[Pair]], weights: Sequence[float]) -> list[Pair]:
+    """All pairs, those of a dataset as often as brings its share of the pieces nearest to its weight, at least once.
+
+    Args:
+        datasets: their pairs.
+        weights: shares of the pieces, as in a run.
+    """
+    lengths = [sum(len(side) for pair in pairs for side in pair) for pairs in datasets]
+    wanted = [weight / max(length, 1) for weight, length in zip(weights, lengths, strict=True)]
+    times = [max(1, round(share / min(wanted))) for share in wanted]
+    return [pair for pairs, n in zip(datasets, times, strict=True) for pair in [*pairs] * n]
+
+
 def train(
     model: EncoderDecoder, pairs: Sequence[Pair], *, cpu_minutes: float, learning_rate: float, seed: int
 ) -> dict[str, float]:
@@ -227,6 +244,8 @@ def train(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.01, fused=True
     )
+    dtype = matmul_dtype(torch.device("cpu"))
+    keep_freed_memory()
     begun = time.process_time()
     n_pair = n_token = step = 0
     mean = math.nan
@@ -237,7 +256,9 @@ def train(
                 break
             source, given, wanted = model.batch(some)
             kept = wanted != model.padding
-            loss = F.cross_entropy(model.logits(model(source, given)[kept]), wanted[kept])
+            with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+                scores = model.logits(model(source, given)[kept]).float()
+                loss = F.cross_entropy(scores, wanted[kept])
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimiser.param_groups:
@@ -299,8 +320,12 @@ def main(options: Options) -> None:
         raise ValueError(f"{options.run}: expected a run that was trained on translations, found none")
     asked = {name: held_out(data, options.documents, options.seed) for name, data in found.items()}
     text = gato.vocabulary.text
+    weights = {dataset_folder(name): weight for name, weight in read_run_config(options.run).training["data"]}
     model = like(gato.config, text.n_pieces, gato.n_parameters)
-    pairs = [pair for data in found.values() for pair in encode(data.read_documents("train"), text)]
+    pairs = repeated(
+        [encode(data.read_documents("train"), text) for data in found.values()],
+        [weights[data.path] for data in found.values()],
+    )
     trained = train(
         model, pairs, cpu_minutes=options.cpu_minutes, learning_rate=options.learning_rate, seed=options.seed
     )

@@ -20,7 +20,10 @@ import torch
 from torch import Tensor
 
 from gato_lite.model import Gato, Losses, StreamTensors, TargetGroup
+from gato_lite.train.memory import keep_freed_memory
 from gato_lite.train.ranks import ALONE, Ranks
+from gato_lite.train.settings import Precision
+from gato_lite.train.utilisation import matmul_dtype
 
 SHARD_TOKENS: Final = 512
 """A shard of fewer tokens costs more than it saves."""
@@ -34,10 +37,20 @@ class Gradient:
         tokens_per_step: size of the streams to come, over all ranks.
         accumulate: parts of a stream whose gradients are computed one after another.
         ranks: the processes that share a step.
+        precision: what matrices are multiplied in.
     """
 
-    def __init__(self, gato: Gato, tokens_per_step: int, *, accumulate: int = 1, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        gato: Gato,
+        tokens_per_step: int,
+        *,
+        accumulate: int = 1,
+        ranks: Ranks = ALONE,
+        precision: Precision = "auto",
+    ) -> None:
         self.gato = gato
+        self._dtype = matmul_dtype(gato.device, precision)
         self._ranks = ranks
         self._parameters = list(gato.parameters())
         self._threads = torch.get_num_threads()
@@ -49,6 +62,8 @@ class Gradient:
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
+        if self.gato.device.type == "cpu":
+            keep_freed_memory()
         if self._at_once > 1:
             each = self._threads // self._at_once
             self._pool = ThreadPoolExecutor(self._at_once, "gato-lite-shard", torch.set_num_threads, (each,))
@@ -105,7 +120,7 @@ class Gradient:
     def _shard(self, stream: StreamTensors, share: float) -> tuple[Losses, tuple[Tensor | None, ...]]:
         device = self.gato.device
         stream = stream if device.type == "cpu" else stream.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, self._dtype, enabled=self._dtype is not torch.float32):
             losses = self.gato.loss(stream)
         return losses, torch.autograd.grad(losses.mean * share, self._parameters, allow_unused=True)
 

@@ -127,8 +127,10 @@ class Trainer:
             matrix_learning_rate=config.matrix_learning_rate,
             weight_decay=config.weight_decay,
         )
-        self._gradient = Gradient(gato, config.tokens_per_step, accumulate=config.accumulate, ranks=ranks)
-        self._peak = matmul_peak(gato.device) * ranks.size
+        self._gradient = Gradient(
+            gato, config.tokens_per_step, accumulate=config.accumulate, ranks=ranks, precision=config.precision
+        )
+        self._peak = matmul_peak(gato.device, precision=config.precision) * ranks.size
         self._in_a_row = 0
         self._refused = 0
         self._meter_state: dict[str, Any] = {}

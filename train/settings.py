@@ -10,6 +10,8 @@ from gato_lite.names import unknown_name
 
 Augment = Literal["none", "moved", "recoloured"]
 """What a draw does to pictures; each does what the one before does."""
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What matrices are multiplied in; `auto` is bfloat16 where the device has instructions for it, else float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class TrainConfig:
     """Steps over which the rate rises to its peak."""
     gradient_clip: float = 1.0
     """Largest norm of the gradient."""
+    precision: Precision = "auto"
+    """What matrices are multiplied in; weights, sums of gradients and, on a CPU, attention are float32 in any case."""
     seed: int = 0
     """Of weights and batches."""
     checkpoint_every_s: float = 120.0

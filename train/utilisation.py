@@ -14,13 +14,26 @@ import torch
 
 from gato_lite.glance import D_CELL, D_KEY, D_VALUE
 from gato_lite.model import Gato, StreamTensors
+from gato_lite.train.settings import Precision
 
 
-def matmul_peak(device: torch.device, seconds: float = 0.25) -> float:
+def matmul_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
+    """What training multiplies matrices in on that device; weights and sums are float32 either way.
+
+    A GPU and a processor with AVX-512 BF16 or AMX multiply bfloat16 several times as fast as float32; other x86
+    processors emulate it, slower than float32.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    fast = device.type == "cuda" or able.get("avx512_bf16", False) or able.get("amx_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def matmul_peak(device: torch.device, seconds: float = 0.25, precision: Precision = "auto") -> float:
     """Matmul FLOP/s that this process reaches now, with the threads it has; best of several runs."""
     size = 8192 if device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    a = torch.randn(size, size, dtype=dtype, device=device)
+    a = torch.randn(size, size, dtype=matmul_dtype(device, precision), device=device)
     best = float("inf")
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or best == float("inf"):

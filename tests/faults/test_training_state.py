@@ -48,7 +48,7 @@ CONFIG = Tiny(context_length=48, tokens_per_step=256, warmup_steps=5, log_every=
 
 @pytest.fixture(autouse=True)
 def _no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gato_lite.train.loop.matmul_peak", lambda _device: 1e9)
+    monkeypatch.setattr("gato_lite.train.loop.matmul_peak", lambda _device, precision: 1e9)
 
 
 @pytest.fixture(scope="module")

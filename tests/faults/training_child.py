@@ -42,7 +42,7 @@ RECIPES["fault-rate"] = lambda: replace(RECIPE, learning_rate=1e30, warmup_steps
 RECIPES["fault-large"] = lambda: replace(RECIPE, tokens_per_step=30_000)
 """Steps of half a gigabyte."""
 DEMO = plans.PLANS["demo"]
-loop.matmul_peak = lambda _device: 1e9  # measuring takes a quarter of a second
+loop.matmul_peak = lambda _device, precision: 1e9  # measuring takes a quarter of a second
 loop.RETRY_S = 0.02
 training.evaluator = partial(evaluator, episodes=200)
 """So many episodes that no evaluation ends before a signal comes, however busy the machine."""

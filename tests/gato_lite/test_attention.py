@@ -130,6 +130,16 @@ def test_no_token_sees_a_later_one(backend: str) -> None:
     assert torch.equal(before[:5], after[:5])
 
 
+def test_attention_on_a_cpu_is_computed_in_float32() -> None:
+    """Whatever comes in, and under autocast: what is rounded is what comes out, not the scores."""
+    offsets = offsets_of([5, 9])
+    q, k, v = (part.bfloat16() for part in drawn(14))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attend(q, k, v, offsets, "sdpa")
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, attend(q.float(), k.float(), v.float(), offsets, "sdpa").bfloat16())
+
+
 def test_an_unknown_backend_is_named() -> None:
     expected = "Unknown attention backend 'sdpaa'. Did you mean sdpa? Known: dense, flex, sdpa, varlen"
     with pytest.raises(ValueError, match=re.escape(expected)):

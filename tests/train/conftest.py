@@ -72,7 +72,7 @@ def corridor(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(autouse=True)
 def _no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer measures the machine for a quarter of a second; one test of that is enough."""
-    monkeypatch.setattr("gato_lite.train.loop.matmul_peak", lambda _device: 1e9)
+    monkeypatch.setattr("gato_lite.train.loop.matmul_peak", lambda _device, precision: 1e9)
 
 
 @pytest.fixture

@@ -12,7 +12,17 @@ import torch
 from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Dataset, write_documents
 from gato_lite.train import encoder_decoder
-from gato_lite.train.encoder_decoder import TOKENS, EncoderDecoder, Options, Pair, batches, like, n_weights, sinusoids
+from gato_lite.train.encoder_decoder import (
+    TOKENS,
+    EncoderDecoder,
+    Options,
+    Pair,
+    batches,
+    like,
+    n_weights,
+    repeated,
+    sinusoids,
+)
 from gato_lite.train.loop import Length
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.templates import translation
@@ -43,6 +53,14 @@ def test_what_is_written_depends_on_the_source_and_on_what_stands_before_only() 
     other = source.clone()
     other[0, 2] = 15
     assert not torch.allclose(states[0, 0], model(other, given)[0, 0], atol=1e-4)
+
+
+def test_datasets_come_in_the_shares_of_the_run() -> None:
+    large, small = [pair(5, 5)] * 100, [pair(2, 3)] * 10  # 1,000 pieces and 50
+    assert len(repeated([large, small], [0.9, 0.1])) == 100 + 2 * 10
+    assert len(repeated([large, small], [0.5, 0.5])) == 100 + 20 * 10
+    assert len(repeated([large, small], [0.99, 0.01])) == 5 * 100 + 10
+    assert repeated([small], [3.0]) == small
 
 
 def test_padding_changes_nothing() -> None:

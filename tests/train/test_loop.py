@@ -76,7 +76,7 @@ def mixture(config: TrainConfig = CONFIG, **changes: Any) -> Mixture:
 def trainer(run: Path, length: Length | None = None, config: TrainConfig = CONFIG, **options: Any) -> Trainer:
     run.mkdir(parents=True, exist_ok=True)
     gato = Gato(config.model(Vocabulary.shipped().size), seed=config.seed)
-    with patch.object(loop, "matmul_peak", lambda _device: 1e9):  # measuring takes a quarter of a second
+    with patch.object(loop, "matmul_peak", lambda _device, precision: 1e9):  # measuring takes a quarter of a second
         return Trainer(gato, mixture(config), run, config, length or Length(steps=20), **options)
 
 

@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = Plan(tasks=[{"toy/Taxi": Part(20, 1.0), "classic/CartPole": Part(20, 1.0)}], documents={"text": 1.0})
     config = TrainConfig(context_length=64, tokens_per_step=256)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gato_lite.train.loop.matmul_peak", lambda _device: 1e9)
+        patch.setattr("gato_lite.train.loop.matmul_peak", lambda _device, precision: 1e9)
         out = train_run(config, record_plan(plan, here / "data"), here / "run", length=Length(steps=3))
     asked = out / "asked" / "step_2"
     shutil.copytree(here / "data" / "toy-Taxi", asked / "toy-Taxi")

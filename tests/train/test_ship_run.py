@@ -32,7 +32,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        patch.setattr("gato_lite.train.loop.matmul_peak", lambda _device: 1e9)
+        patch.setattr("gato_lite.train.loop.matmul_peak", lambda _device, precision: 1e9)
         assert main("record toy/Taxi --episodes 3 --workers 1 --out data".split()) == 0
         assert main(COMMAND.split()[1:]) == 0
         words = "eval runs/first --episodes 2 --documents 4 --workers 1 --json eval.json"

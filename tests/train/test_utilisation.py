@@ -7,7 +7,7 @@ import torch
 from gato_lite.config import GatoConfig
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
-from gato_lite.train.utilisation import matmul_peak, step_flops
+from gato_lite.train.utilisation import matmul_dtype, matmul_peak, step_flops
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=64)
 
@@ -35,3 +35,22 @@ def test_operations_of_a_step() -> None:
 
 def test_the_peak_of_this_machine() -> None:
     assert 1e8 < matmul_peak(torch.device("cpu"), seconds=0.01) < 1e15
+
+
+@pytest.mark.parametrize(
+    "able, expected",
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "avx2": True}, torch.float32),
+        ({"neon": True}, torch.float32),
+    ],
+)
+def test_matrices_are_multiplied_in_what_is_fast(
+    able: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert matmul_dtype(torch.device("cpu")) == expected
+    assert matmul_dtype(torch.device("cpu"), "float32") == torch.float32
+    assert matmul_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
+    assert matmul_dtype(torch.device("cuda")) == torch.bfloat16

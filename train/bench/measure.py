@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from gato_lite.train.cores import usable_cores
-from gato_lite.train.utilisation import matmul_peak
+from gato_lite.train.settings import Precision
+from gato_lite.train.utilisation import matmul_dtype, matmul_peak
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,11 +95,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     torch: str
     python: str
+    precision: str
+    """What matrices are multiplied in."""
     matmul_flops: float
-    """FLOP/s of a large matmul, measured in the same run."""
+    """FLOP/s of a large matmul in that precision, measured in the same run."""
 
 
-def this_machine(device: torch.device) -> Machine:
+def this_machine(device: torch.device, precision: Precision = "float32") -> Machine:
     """What the figures of this process are measured on; takes a second, for the peak."""
     return Machine(
         processor=_processor(),
@@ -107,7 +110,8 @@ def this_machine(device: torch.device) -> Machine:
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         torch=str(torch.__version__),
         python=platform.python_version(),
-        matmul_flops=matmul_peak(device, 1.0),
+        precision=str(matmul_dtype(device, precision)).removeprefix("torch."),
+        matmul_flops=matmul_peak(device, 1.0, precision),
     )
 
 

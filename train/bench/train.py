@@ -23,7 +23,7 @@ from gato_lite.train.bench.train_data import mixture_of
 from gato_lite.train.console import OnProgress
 from gato_lite.train.gradient import Gradient
 from gato_lite.train.optimiser import Optimiser
-from gato_lite.train.settings import TrainConfig
+from gato_lite.train.settings import Precision, TrainConfig
 from gato_lite.train.utilisation import matmul_peak, step_flops
 
 SMALL: Final = GatoConfig(
@@ -91,6 +91,7 @@ def measure_speeds(
     device: torch.device,
     *,
     rounds: int = 4,
+    precision: Precision = "auto",
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> list[Speed]:
     """Every model on every workload, and `SMALL` on control; with the threads that torch has now.
@@ -100,6 +101,7 @@ def measure_speeds(
         workloads: datasets of each.
         device: where to train.
         rounds: steps that count of each; one before them does not.
+        precision: what matrices are multiplied in, those of the peak too.
         on_progress: told how many (model, workload) pairs are done.
     """
     vocabulary = Vocabulary.shipped()
@@ -109,19 +111,23 @@ def measure_speeds(
     for done, (model, workload) in enumerate(pairs):
         on_progress(done, len(pairs))
         stream = mixture_of(workloads[workload], vocabulary).stream(0)
-        speeds.append(_speed(model, workload, stream, device, rounds))
+        speeds.append(_speed(model, workload, stream, device, rounds, precision))
     on_progress(len(pairs), len(pairs))
     return speeds
 
 
-def _speed(model: str, workload: str, stream: StreamTensors, device: torch.device, rounds: int) -> Speed:
+def _speed(
+    model: str, workload: str, stream: StreamTensors, device: torch.device, rounds: int, precision: Precision
+) -> Speed:
     gato = fresh_gato(config_of(model), device)
-    with Gradient(gato, 1) as gradient:  # one shard: threads, if there are several, divide each operation
+    with Gradient(
+        gato, 1, precision=precision
+    ) as gradient:  # one shard: threads, if there are several, divide each operation
         step = training_step(gato, [stream], gradient)
         step()
         seconds, shares = [], []
         for _ in range(rounds):
-            peak = matmul_peak(device, 0.2)
+            peak = matmul_peak(device, 0.2, precision)
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)

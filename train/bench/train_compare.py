@@ -25,6 +25,7 @@ from gato_lite.model import Gato, StreamTensors
 from gato_lite.train.bench.measure import Timing, take_turns
 from gato_lite.train.bench.train import training_step
 from gato_lite.train.gradient import Gradient
+from gato_lite.train.settings import Precision
 from gato_lite.train.utilisation import matmul_peak
 
 Loss = Callable[[], Tensor]
@@ -42,7 +43,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gradients(gato: Gato, loss: Loss) -> list[Tensor]:
-    """The loss and every parameter's gradient; bfloat16 autocast on a GPU, as in training."""
+    """The loss and every parameter's gradient; on a GPU in bfloat16, on a CPU in float32 whatever it trains in."""
     device = gato.device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         mean = loss()
@@ -144,7 +145,11 @@ class Threads(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_threads(
-    gato: Gato, one: tuple[StreamTensors, ...], two: tuple[StreamTensors, ...], rounds: int = 4
+    gato: Gato,
+    one: tuple[StreamTensors, ...],
+    two: tuple[StreamTensors, ...],
+    rounds: int = 4,
+    precision: Precision = "auto",
 ) -> Threads:
     """One thread beside two, on one stream and the same documents dealt to two shards. Leaves torch with one thread."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
@@ -152,8 +157,9 @@ def measure_threads(
     for turn in range(rounds + 1):
         for n, shards in ((1, one), (2, two)):
             torch.set_num_threads(n)
-            peak = matmul_peak(gato.device, 0.2)
-            with Gradient(gato, sum(len(shard.positions) for shard in shards)) as gradient:
+            peak = matmul_peak(gato.device, 0.2, precision)
+            n_token = sum(len(shard.positions) for shard in shards)
+            with Gradient(gato, n_token, precision=precision) as gradient:
                 step = training_step(gato, shards, gradient)
                 start = time.perf_counter()
                 step()

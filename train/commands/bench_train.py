@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from tyro.conf import arg
 
 from gato_lite.train.console import OnProgress, bar, print_note, print_table, to_json, write_whole
+from gato_lite.train.settings import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,9 @@ class Options:
     """Model presets."""
     rounds: int = 4
     """Steps that count of each measurement."""
+    precision: Precision = "auto"
+    """What steps and the peak multiply matrices in: auto is what training takes on this device. What single decisions
+    are worth is measured in float32 on a CPU in any case."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures there too."""
 
@@ -66,13 +70,21 @@ def run(options: Options) -> None:
                     f"left out: {missing}, whose environments are not installed; pip install 'gato_lite[{missing}]'"
                 )
             with bar("steps", "measurements") as show:
-                speeds = measure_speeds(options.preset, workloads, device, rounds=options.rounds, on_progress=show)
+                speeds = measure_speeds(
+                    options.preset,
+                    workloads,
+                    device,
+                    rounds=options.rounds,
+                    precision=options.precision,
+                    on_progress=show,
+                )
             with bar("decisions", "comparisons") as show:
                 compared, second, memory = _decisions(workloads, options, device, show)
-        machine = this_machine(device)
+        machine = this_machine(device, options.precision)
     finally:
         torch.set_num_threads(threads)
-    print(f"{machine.processor}, {machine.device}, one thread of {machine.cores} cores, torch {machine.torch}\n")
+    where = f"{machine.processor}, {machine.device}, one thread of {machine.cores} cores"
+    print(f"{where}, torch {machine.torch}, {machine.precision}\n")
     print_speeds(speeds)
     print_comparisons(compared)
     print_threads_and_memory(second, memory)
@@ -110,7 +122,7 @@ def _decisions(
         compared += ways.compare(what, gato, losses, rounds=rounds)
     second = None
     if device.type == "cpu" and usable_cores() > 1:
-        second = ways.measure_threads(gato, mixed.shards(0, 1), mixed.shards(0, 2), rounds)
+        second = ways.measure_threads(gato, mixed.shards(0, 1), mixed.shards(0, 2), rounds, options.precision)
     found = []
     for index, name in enumerate(options.preset):
         show(4 + index, total)

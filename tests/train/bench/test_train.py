@@ -94,7 +94,7 @@ def test_gathering_rows_before_the_head_pays() -> None:
 def test_a_timed_step_leaves_the_weights(gato: Gato) -> None:
     before = {name: tensor.clone() for name, tensor in gato.state_dict().items()}
     stream = stream_of(12, 20)
-    with Gradient(gato, 1) as gradient:
+    with Gradient(gato, 1, precision="float32") as gradient:
         step = train.training_step(gato, [stream], gradient)
         assert step() == step() == pytest.approx(float(gato.loss(stream).mean.detach()))
     assert all(torch.equal(tensor, before[name]) for name, tensor in gato.state_dict().items())
@@ -117,7 +117,7 @@ def test_workloads_are_measured(
 ) -> None:
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     monkeypatch.setattr(train, "SMALL", TINY)
-    monkeypatch.setattr(train, "matmul_peak", lambda _device, _seconds: 1e12)
+    monkeypatch.setattr(train, "matmul_peak", lambda _device, _seconds, _precision: 1e12)
     workloads = record_workloads(tmp_path, lambda _done, _total: None)
     assert set(workloads) <= set(WORKLOADS)
     speeds = train.measure_speeds(["tiny"], workloads, CPU, rounds=1)

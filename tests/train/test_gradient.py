@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from gato_lite.config import GatoConfig
+from gato_lite.model import Gato, StreamTensors, stream_tensors
+from gato_lite.sequence import Document, lay_out, plain
+from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.train.bench.train import fresh_gato
+from gato_lite.train.gradient import Gradient
+from gato_lite.train.settings import Precision
+
+CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=64, d_ff=128, d_encoder=16, context_length=64, token_shift=True)
+
+
+def drawn(vocabulary: Vocabulary, n_chunk: int = 0) -> StreamTensors:
+    """Documents of random text, after chunks of random values."""
+    generator = np.random.default_rng(0)
+    documents = []
+    for length in (40, 33, 7):
+        ids = generator.integers(0, 4000, length).astype(np.int32)
+        tokens = plain(ids)
+        if n_chunk:
+            ids[:n_chunk] = vocabulary.chunk
+            chunks = generator.normal(size=(n_chunk, 32)).astype(np.float32)
+            tokens = replace(plain(ids), chunks=chunks)
+        documents.append(Document(tokens=tokens, target=np.arange(length) > n_chunk, labels=ids))
+    return stream_tensors(lay_out(documents), vocabulary, None)
+
+
+def gradient_of(gato: Gato, stream: StreamTensors, precision: Precision) -> torch.Tensor:
+    with Gradient(gato, 1, precision=precision) as gradient:
+        gradient.backward([stream])
+    return torch.cat([p.grad.flatten() for p in gato.parameters() if p.grad is not None])
+
+
+def test_bfloat16_rounds_the_gradient_a_little() -> None:
+    gato = fresh_gato(CONFIG, torch.device("cpu"))
+    stream = drawn(gato.vocabulary)
+    exact, rounded = (gradient_of(gato, stream, precision) for precision in ("float32", "bfloat16"))
+    assert rounded.dtype == torch.float32
+    assert 1e-5 < float((rounded - exact).norm() / exact.norm()) < 0.02
+
+
+def test_values_reach_the_first_block_unrounded() -> None:
+    """A position in metres has to be known better than to the three digits of bfloat16."""
+    gato = fresh_gato(CONFIG, torch.device("cpu"))
+    stream = drawn(gato.vocabulary, n_chunk=3)
+    seen: list[torch.Tensor] = []
+    gato.transformer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
+    for precision in ("float32", "bfloat16"):
+        gradient_of(gato, stream, precision)
+    assert len(stream.tokens.chunks) == 9
+    assert torch.equal(*seen)
