@@ -9,6 +9,7 @@ Source: Reed et al. 2022, "A Generalist Agent", Table 5 for the `gato-*` presets
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Literal
 
 from gato_lite.names import unknown_name
@@ -148,48 +149,16 @@ class GatoConfig:
         return replace(PRESETS[name], **changes)  # type: ignore[arg-type]
 
 
+_TODAY: Final = partial(GatoConfig, n_text_local=256, token_shift=True, head_norm=True)
+"""What came later than the first runs, and every new one has."""
+_LITE: Final = partial(_TODAY, n_grid_head=4)
+_PAPER: Final = partial(_TODAY, patch_encoder="resnet", grid_size=0)
 PRESETS: Final[dict[str, GatoConfig]] = {
-    "lite-1m": GatoConfig(
-        n_layer=4, n_head=2, d_model=128, d_ff=512, n_grid_head=4, n_text_local=256, token_shift=True, head_norm=True
-    ),
-    "lite-5m": GatoConfig(
-        n_layer=6, n_head=4, d_model=256, d_ff=1024, n_grid_head=4, n_text_local=256, token_shift=True, head_norm=True
-    ),
-    "lite-20m": GatoConfig(
-        n_layer=10, n_head=6, d_model=384, d_ff=1536, n_grid_head=4, n_text_local=256, token_shift=True, head_norm=True
-    ),
-    "gato-79m": GatoConfig(
-        n_layer=8,
-        n_head=24,
-        d_model=768,
-        d_ff=3072,
-        patch_encoder="resnet",
-        grid_size=0,
-        n_text_local=256,
-        token_shift=True,
-        head_norm=True,
-    ),
-    "gato-364m": GatoConfig(
-        n_layer=12,
-        n_head=12,
-        d_model=1536,
-        d_ff=6144,
-        patch_encoder="resnet",
-        grid_size=0,
-        n_text_local=256,
-        token_shift=True,
-        head_norm=True,
-    ),
-    "gato-1.18b": GatoConfig(
-        n_layer=24,
-        n_head=16,
-        d_model=2048,
-        d_ff=8192,
-        patch_encoder="resnet",
-        grid_size=0,
-        n_text_local=256,
-        token_shift=True,
-        head_norm=True,
-    ),
+    "lite-1m": _LITE(n_layer=4, n_head=2, d_model=128, d_ff=512),
+    "lite-5m": _LITE(n_layer=6, n_head=4, d_model=256, d_ff=1024),
+    "lite-20m": _LITE(n_layer=10, n_head=6, d_model=384, d_ff=1536),
+    "gato-79m": _PAPER(n_layer=8, n_head=24, d_model=768, d_ff=3072),
+    "gato-364m": _PAPER(n_layer=12, n_head=12, d_model=1536, d_ff=6144),
+    "gato-1.18b": _PAPER(n_layer=24, n_head=16, d_model=2048, d_ff=8192),
 }
 """Presets; layers, heads and widths of the `gato-*` ones are the paper's (Table 5)."""

@@ -11,8 +11,8 @@ Source: Reed et al. 2022, sections 2.2 and 2.3, equation (1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ MODALITIES = ("text", "continuous", "discrete")
 """Names of the three id ranges that a loss can be about, in the order of `Targets.modality`."""
 BINS = 1
 """The modality of continuous actions."""
+FILLED_UP: Final = 64
+"""A CPU compiles its bfloat16 products for their shapes: tokens and target rows are filled up to a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,23 @@ class StreamTensors:
     def n_target(self) -> int:
         """Target tokens."""
         return sum(len(group.rows) for group in self.targets)
+
+    def filled_up(self, multiple: int) -> StreamTensors:
+        """With a document more, which nothing asks for, where that makes the tokens a multiple of `multiple`."""
+        n_token = len(self.positions)
+        n_more = -n_token % multiple
+        if not n_more:
+            return self
+        tokens = replace(
+            self.tokens, ids=F.pad(self.tokens.ids, (0, n_more)), local=F.pad(self.tokens.local, (0, n_more))
+        )
+        places = torch.arange(n_more, device=self.positions.device)
+        return replace(
+            self,
+            tokens=tokens,
+            positions=torch.cat([self.positions, places]),
+            offsets=np.append(self.offsets, n_token + n_more),
+        )
 
     def to(self, device: torch.device) -> StreamTensors:
         """The same on `device`."""
@@ -208,14 +227,18 @@ class Gato(nn.Module):
         """
         if not stream.targets:
             raise ValueError("a training stream needs at least one target token (text or action), got none")
-        hidden = self(stream, backend, torch.cat([group.rows for group in stream.targets]))  # (R, D)
+        multiple = FILLED_UP if torch.is_autocast_enabled("cpu") else 1
+        rows = [F.pad(group.rows, (0, -len(group.rows) % multiple)) for group in stream.targets]
+        hidden = self(stream.filled_up(multiple), backend, torch.cat(rows))  # (R + more, D)
         groups: list[tuple[TargetGroup, Tensor]] = []
         summed: list[Tensor] = []
-        for group, rows in zip(stream.targets, hidden.split([len(g.rows) for g in stream.targets]), strict=True):
-            scores = F.log_softmax(self.logits(rows, self.modality_ids(group.modality)).float(), -1)  # (R, V)
-            losses = -scores.gather(1, group.classes[:, None])[:, 0]  # (R,)
+        for group, states in zip(stream.targets, hidden.split([len(part) for part in rows]), strict=True):
+            n_row = len(group.rows)
+            classes = F.pad(group.classes, (0, len(states) - n_row))
+            scores = F.log_softmax(self.logits(states, self.modality_ids(group.modality)).float(), -1)
+            losses = -scores.gather(1, classes[:, None])[:n_row, 0]  # (R,)
             if group.modality == BINS:
-                summed.append(-(scores * smoothed(group.classes, scores.shape[1])).sum())
+                summed.append(-(scores * smoothed(classes, scores.shape[1]))[:n_row].sum())
             else:
                 summed.append(losses.sum())
             groups.append((group, losses.detach()))

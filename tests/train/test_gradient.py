@@ -3,10 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from gato_lite.config import GatoConfig
-from gato_lite.model import Gato, StreamTensors, stream_tensors
+from gato_lite.model import FILLED_UP, Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.bench.train import fresh_gato
@@ -54,4 +55,26 @@ def test_values_reach_the_first_block_unrounded() -> None:
     for precision in ("float32", "bfloat16"):
         gradient_of(gato, stream, precision)
     assert len(stream.tokens.chunks) == 9
-    assert torch.equal(*seen)
+    exact, rounded = seen
+    assert torch.equal(exact, rounded[: len(exact)])
+
+
+def test_streams_are_filled_up_for_products_in_bfloat16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gato = fresh_gato(CONFIG, torch.device("cpu"))
+    stream = drawn(gato.vocabulary, n_chunk=3)
+    n_token, n_target = len(stream.positions), stream.n_target
+    assert n_token % FILLED_UP
+    assert n_target % FILLED_UP
+    seen: list[tuple[int, ...]] = []
+    gato.transformer.register_forward_pre_hook(lambda _module, inputs: seen.append((len(inputs[0]), len(inputs[3]))))
+    gradient_of(gato, stream, "float32")
+    filled = gradient_of(gato, stream, "bfloat16")
+    monkeypatch.setattr("gato_lite.model.FILLED_UP", 1)
+    plain_one = gradient_of(gato, stream, "bfloat16")
+    assert seen == [(n_token, n_target), (128, 128), (n_token, n_target)]
+    assert float((filled - plain_one).norm() / plain_one.norm()) < 1e-3
+
+
+def test_a_full_stream_stays_as_it_is() -> None:
+    stream = drawn(Vocabulary.shipped())
+    assert stream.filled_up(len(stream.positions)) is stream
