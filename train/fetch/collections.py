@@ -87,7 +87,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
         packages=(
             Package("apt", "libreoffice-help-en-us"),
             Package("apt", "libreoffice-help-it"),
-            *(Package("apt", f"wesnoth-1.16-{campaign}") for campaign in languages.CAMPAIGNS),
+            *(Package("apt", name) for name in languages.CAMPAIGN_PACKAGES),
         ),
         indexes=("en", "it"),
         ability="translation",
@@ -98,21 +98,23 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     ),
     "en-it-games": Collection(
         build=games.en_it_games,
-        packages=tuple(Package("apt", name) for name in games.GAMES),
+        packages=tuple(Package("apt", name) for name in (*games.GAMES, *languages.CAMPAIGN_PACKAGES)),
         ability="translation",
         licence=(
             "Adonthell, Endgame: Singularity, Freeciv, gbrainy, Pingus, UFO: Alien Invasion: GPL-2.0-or-later; "
-            "Fish Fillets: GPL-2.0-only; Flare: CC-BY-SA-3.0 or later"
+            "Fish Fillets: GPL-2.0-only; Flare: CC-BY-SA-3.0 or later; Cataclysm: CC-BY-SA-3.0; "
+            "GCompris: GPL-3.0-or-later"
         ),
         attribution=(
             "Waste's Edge © Kai Sterker, Alexandre Courbot; Fish Fillets © ALTAR interactive, Ivo and Pavel Danihelka, "
             "in Italian by Simone Cociancich; Flare © Clint Bellanger and others; "
             "Endgame: Singularity © Phil Bordelon, Evil Mr Henry, MestreLion and others; "
             "Pingus © Ingo Ruhnke and others; the Freeciv project; UFO: Alien Invasion; "
-            "gbrainy © Jordi Mas i Hernàndez; and their Italian translators"
+            "gbrainy © Jordi Mas i Hernàndez; Cataclysm: Dark Days Ahead © Kevin Granade and many others; "
+            "GCompris © Bruno Coudoin, Timothée Giet and others, KDE; and their Italian translators"
         ),
-        about="English sentences and their Italian translations in eight games: dialogue, quests, tales and help",
-        n_documents=11_252,
+        about="English sentences and their Italian translations in ten games: dialogue, quests, tales and help",
+        n_documents=22_708,
     ),
     "wordnet": Collection(
         build=words.wordnet,

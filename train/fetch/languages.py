@@ -24,6 +24,7 @@ CAMPAIGNS: Final = (
     "did", "dm", "dw", "ei", "httt", "l", "low", "nr", "sof", "sota", "sotbe", "thot", "trow", "tsg", "ttb", "utbs",
 )  # fmt: skip
 """Campaigns of The Battle for Wesnoth, as Debian's packages call them; they are the test out of domain."""
+CAMPAIGN_PACKAGES: Final = tuple(f"wesnoth-1.16-{campaign}" for campaign in CAMPAIGNS)
 TEST_SHARE: Final = 0.015
 """Share of the sentences in domain that is held out."""
 MAX_CHARACTERS: Final = 300
@@ -32,6 +33,7 @@ MAX_CHARACTERS: Final = 300
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=[A-ZÀ-Ú\"(«])")
 _NAME: Final = re.compile(r"(?<=\s)[A-Z]\w*")
 _TAG: Final = re.compile(r"<[^>]+>")
+_CATALOGUE: Final = re.compile(r"/it(_IT)?/LC_MESSAGES/")
 
 
 def en_it(files: Mapping[str, Path]) -> Iterator[Document]:
@@ -55,11 +57,17 @@ def _pairs(files: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     for key, text in pages["en"].items():
         for source, target in aligned([text], [pages["it"].get(key, "")]):
             yield "libreoffice", source, target
-    for campaign in CAMPAIGNS:
-        for own, other in messages(files[f"wesnoth-1.16-{campaign}"]):
+    for source, target in campaigns(files):
+        yield "wesnoth", source, target
+
+
+def campaigns(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """The test out of domain: messages of four words or more."""
+    for campaign in CAMPAIGN_PACKAGES:
+        for own, other in messages(files[campaign]):
             source = plain(own)
             if len(source.split()) >= 4:
-                yield "wesnoth", source, plain(other)
+                yield source, plain(other)
 
 
 _HELP_EN, _HELP_IT = "libreoffice-help-en-us", "libreoffice-help-it"
@@ -139,7 +147,7 @@ def _help(package: Path) -> dict[str, str]:
 def messages(package: Path) -> Iterator[tuple[str, str]]:
     """Messages of a game and their Italian translations, as its gettext catalogues have them."""
     for name, data in members(package, (".mo",)):
-        if "/it/LC_MESSAGES/" not in name:
+        if not _CATALOGUE.search(name):
             continue
         catalogue: dict[object, str] = gettext.GNUTranslations(io.BytesIO(data))._catalog  # type: ignore[attr-defined]  # noqa: SLF001  (it has no other way to list them)
         for source, target in catalogue.items():

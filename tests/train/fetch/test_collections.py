@@ -159,7 +159,7 @@ def test_sentences_are_paired(tmp_path: Path) -> None:
         "Translation-it": italian,
         "libreoffice-help-en-us": packed(tmp_path / "a.tgz", {"h/en-US/text/x.html": page.encode()}),
         "libreoffice-help-it": packed(tmp_path / "b.tgz", {"h/it/text/x.html": other.encode()}),
-        **{f"wesnoth-1.16-{campaign}": empty for campaign in languages.CAMPAIGNS},
+        **dict.fromkeys(languages.CAMPAIGN_PACKAGES, empty),
     }
     said = {"": "Language: it", "tree^An old oak stands here": "Qui <i>sorge</i> una vecchia quercia", "No": "No no no"}
     files["wesnoth-1.16-ei"] = packed(tmp_path / "w.tgz", {"l/it/LC_MESSAGES/wesnoth-ei.mo": catalogue(said)})
@@ -207,6 +207,12 @@ dialogId("a-3", "font_big", "Nobody has translated this.")
 """
 
 
+def empty_games(folder: Path) -> dict[str, Path]:
+    """The packages of the games and of the campaigns, with nothing in them."""
+    packages = (*games.GAMES, *languages.CAMPAIGN_PACKAGES)
+    return {package: packed(folder / f"{package}.tgz", {}) for package in packages}
+
+
 def test_sentences_of_games(tmp_path: Path) -> None:
     said = {
         "": "Content-Type: text/plain; charset=UTF-8",
@@ -219,7 +225,7 @@ def test_sentences_of_games(tmp_path: Path) -> None:
         "Rise by 5%% a turn": "Cresce del 5%% a turno",
         "Answer {0} or {1} now": "Rispondi ora {0} o {1}",
     }
-    files = {package: packed(tmp_path / f"{package}.tgz", {}) for package in games.GAMES}
+    files = empty_games(tmp_path)
     files["adonthell-data"] = packed(tmp_path / "a.tgz", {"l/it/LC_MESSAGES/wastesedge.mo": catalogue(said)})
     files["flare-game"] = packed(tmp_path / "f.tgz", {"m/data.it.po": PO.encode(), "m/data.fr.po": PO.encode()})
     story = 'msgctxt "Story"\nmsgid "I wait here."\nmsgstr "Aspetto qui."\n'
@@ -247,7 +253,7 @@ def test_sentences_of_games(tmp_path: Path) -> None:
 
 
 def test_a_sentence_of_a_game_is_held_out_as_elsewhere(tmp_path: Path) -> None:
-    files = {package: packed(tmp_path / f"{package}.tgz", {}) for package in games.GAMES}
+    files = empty_games(tmp_path)
     said = {"": "Content-Type: text/plain; charset=UTF-8"}
     said |= {f"A tale of {chr(97 + n % 26)}{chr(97 + n // 26)}": f"Un racconto numero {n}" for n in range(300)}
     files["gbrainy"] = packed(tmp_path / "g.tgz", {"l/it/LC_MESSAGES/gbrainy.mo": catalogue(said)})
@@ -255,6 +261,59 @@ def test_a_sentence_of_a_game_is_held_out_as_elsewhere(tmp_path: Path) -> None:
     held = {row.prompt.partition(": ")[2] for row in rows if row.split == "test"}
     assert held == {source for source in said if source and languages.is_held_out(source, languages.TEST_SHARE)}
     assert 0 < len(held) < 20
+
+
+def test_a_game_does_not_say_what_the_campaigns_are_tested_on(tmp_path: Path) -> None:
+    files = empty_games(tmp_path)
+    head = {"": "Content-Type: text/plain; charset=UTF-8"}
+    tested = {"Halt! What have we here, my lord? Elves!": "Alt! Cosa abbiamo qui, mio signore? Elfi!"}
+    files["wesnoth-1.16-ei"] = packed(tmp_path / "w.tgz", {"l/it/LC_MESSAGES/w.mo": catalogue(head | tested)})
+    said = {
+        "What have we here?": "Che cosa abbiamo qui?",
+        "what  HAVE we here, my Lord": "che cosa c'è qui, mio signore",
+        "What have we her name?": "Che cosa abbiamo il suo nome?",
+        "My lord?": "Mio signore?",
+    }
+    files["gbrainy"] = packed(tmp_path / "g.tgz", {"l/it/LC_MESSAGES/g.mo": catalogue(head | said)})
+    rows = list(games.en_it_games(files))
+    assert {row.text for row in rows} == {"Che cosa abbiamo il suo nome?", "Mio signore?"}  # no word is cut in two
+
+
+def test_tags_that_stand_for_words(tmp_path: Path) -> None:
+    said = {
+        "": "Content-Type: text/plain; charset=UTF-8",
+        "I will not go, <name_g>.": "Non ci vado, <name_g>.",
+        "The <color_red>red</color> door": "La porta <color_red>rossa</color>",
+    }
+    package = packed(tmp_path / "c.tgz", {"l/it_IT/LC_MESSAGES/cataclysm-dda.mo": catalogue(said)})
+    assert [source for source, _ in games.whole_messages(package)] == ["The <color_red>red</color> door"]
+
+
+def qt_catalogue(messages: list[tuple[str, list[str]]]) -> bytes:
+    """A .qm file of Qt: magic, a section of hashes, the section of messages, each with its context and comment."""
+
+    def field(tag: int, text: bytes) -> bytes:
+        return struct.pack(">BI", tag, len(text)) + text
+
+    body = b""
+    for source, forms in messages:
+        body += b"".join(field(3, form.encode("utf-16-be")) for form in forms)
+        body += struct.pack(">Bi", 8, -1) + field(6, source.encode()) + field(7, b"Menu") + b"\5\0\0\0\0" + b"\1"
+    return bytes(16) + field(0x42, bytes(8)) + field(0x69, body)
+
+
+def test_messages_of_qt(tmp_path: Path) -> None:
+    said = [("The tree is old", ["L'albero è vecchio"]), ("One coin", ["Una moneta", "Monete"]), ("Nothing", [])]
+    files = {"t/gcompris_it.qm": qt_catalogue(said), "t/gcompris_fr.qm": b"x" * 99}
+    package = packed(tmp_path / "g.tgz", files)
+    assert list(games.qt_messages(package)) == [("The tree is old", "L'albero è vecchio"), ("One coin", "Una moneta")]
+
+
+def test_messages_of_qt_of_another_form(tmp_path: Path) -> None:
+    broken = bytes(16) + struct.pack(">BI", 0x69, 1) + b"\x20"
+    package = packed(tmp_path / "g.tgz", {"t/gcompris_it.qm": broken})
+    with pytest.raises(ValueError, match=r"t/gcompris_it.qm: expected a tag of 1 to 8 in its messages, got 32"):
+        list(games.qt_messages(package))
 
 
 def catalogue(messages: Mapping[str, str]) -> bytes:
