@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
@@ -28,6 +29,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 import tyro
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tyro.conf import Positional, arg
 
 from gato_lite.config import GatoConfig
@@ -215,6 +217,16 @@ def encode(documents: Sequence[Document], text: TextTokenizer) -> list[Pair]:
     return [Pair(text.encode(document.prompt), text.encode(document.text)) for document in documents]
 
 
+@contextmanager
+def autocast_of(dtype: torch.dtype) -> Iterator[None]:
+    """Products in `dtype`; in bfloat16, attention is made of them too, because torch's fused one is slow backwards."""
+    if dtype is torch.float32:
+        yield
+        return
+    with torch.autocast("cpu", dtype), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 def repeated(datasets: Sequence[Sequence[Pair]], weights: Sequence[float]) -> list[Pair]:
     """All pairs, those of a dataset as often as brings its share of the pieces nearest to its weight, at least once.
 
@@ -256,7 +268,7 @@ def train(
                 break
             source, given, wanted = model.batch(some)
             kept = wanted != model.padding
-            with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            with autocast_of(dtype):
                 scores = model.logits(model(source, given)[kept]).float()
                 loss = F.cross_entropy(scores, wanted[kept])
             loss.backward()  # type: ignore[no-untyped-call]
