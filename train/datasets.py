@@ -44,6 +44,7 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
                 name=name,
                 patch_size=config.model(vocabulary.size).patch_size,
                 augment=_augment(dataset, config),
+                piece_noise=config.piece_noise,
                 all_text=config.loss_on == "text",
                 n_example=config.n_example,
                 origin=origin,

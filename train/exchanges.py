@@ -42,6 +42,7 @@ class ExchangeSource:
         augment: how each draw varies the pictures, see `vary`.
         all_text: whether prompts are predicted too, not the answers alone.
         n_example: most other documents, drawn anew each time, that stand before a document as examples.
+        piece_noise: share of the pieces to predict that are read as any other piece.
         origin: the dataset they are from.
         rows: of each document in that dataset; None counts them.
 
@@ -59,6 +60,7 @@ class ExchangeSource:
         augment: Augment = "none",
         all_text: bool = False,
         n_example: int = 0,
+        piece_noise: float = 0.0,
         origin: str = "",
         rows: Sequence[int] | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class ExchangeSource:
         self._patch_size = patch_size
         self._augment = augment
         self._n_example = n_example
+        self._piece_noise = piece_noise
         self._pictures: list[Picture] = []
         self._patches: list[Tokens] = []
         decoded: dict[bytes, int] = {}
@@ -186,7 +189,21 @@ class ExchangeSource:
             tokens = concatenate([parts[0][0], *(run for run, _ in runs)])
             target = np.concatenate([parts[0][1], *(mask for _, mask in runs)])
         rows = tuple(self._rows[made_of] for made_of in (*examples, index))
-        return Document(tokens=tokens, target=target, labels=tokens.ids, origin=self._origin, rows=rows)
+        labels = tokens.ids
+        if self._piece_noise:
+            tokens = replace(tokens, ids=self._misread(labels, target, generator))
+        return Document(tokens=tokens, target=target, labels=labels, origin=self._origin, rows=rows)
+
+    def _misread(
+        self, ids: npt.NDArray[np.int32], target: npt.NDArray[np.bool_], generator: np.random.Generator
+    ) -> npt.NDArray[np.int32]:
+        """`ids` with some of the pieces to predict become others, as a model's own answer has wrong ones.
+
+        Source: Wang et al. 2018, "SwitchOut". Differs from the paper: answers alone, and as many on average in each.
+        """
+        n_piece = self._vocabulary.text_ids.stop
+        wrong = target & (ids < n_piece) & (generator.random(len(ids)) < self._piece_noise)
+        return np.where(wrong, generator.integers(n_piece, size=len(ids), dtype=np.int32), ids)
 
     def _following(self, part: tuple[Tokens, npt.NDArray[np.bool_]]) -> tuple[Tokens, npt.NDArray[np.bool_]]:
         """A document that follows another, whose `end` is beginning enough."""

@@ -55,7 +55,7 @@ def words() -> TrainConfig:
     The shipped text pieces are English; pieces of both languages need little more than half as many tokens. For many
     hours take `--preset lite-5m`.
     """
-    return TrainConfig(preset="lite-1m", optimiser="muon")
+    return TrainConfig(preset="lite-1m", optimiser="muon", tokens_per_step=4096, piece_noise=0.1)
 
 
 def tune() -> TrainConfig:

@@ -43,6 +43,9 @@ class TrainConfig:
     """Whether answers alone are predicted, or prompts too."""
     n_example: int = 0
     """Most other documents that stand before one as examples (captions, questions, translations)."""
+    piece_noise: float = 0.0
+    """Share of the pieces of an answer that the model reads as any other piece while it learns what follows: an answer
+    then leans on its prompt, and goes on after a slip."""
     weight_decay: float = 0.01
     """Decoupled, of linear and convolution layers."""
     warmup_steps: int = 100
@@ -72,6 +75,8 @@ class TrainConfig:
         for name in ("weight_decay", "seed", "checkpoint_every_s", "n_example"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {name}={getattr(self, name)}")
+        if not 0 <= self.piece_noise < 1:
+            raise ValueError(f"piece_noise must be in [0, 1), got piece_noise={self.piece_noise}")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed must be in 0..2**63 - 1, got seed={self.seed}")
 

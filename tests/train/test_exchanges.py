@@ -60,6 +60,25 @@ def test_a_quarter_of_the_captions_are_begun_by_a_prompt(vocabulary: Vocabulary)
     assert (min(begun), max(begun)) == (1, len(caption) - 2)
 
 
+def test_some_pieces_of_an_answer_are_misread(vocabulary: Vocabulary) -> None:
+    asked = Document(
+        encode_png(pixels(16, 16)), "due barche in un lago al sole", prompt="two boats on a lake in the sun"
+    )
+    (plain,) = draw(ExchangeSource([asked], vocabulary, name="t"))
+    answer = plain.target & (plain.labels != vocabulary.end)
+    read = []
+    for document in draw(ExchangeSource([asked], vocabulary, name="t", piece_noise=0.2), 300):
+        assert np.array_equal(document.labels, plain.labels)
+        assert np.array_equal(document.target, plain.target)
+        assert np.array_equal(document.tokens.ids[~answer], plain.tokens.ids[~answer])
+        read.append(document.tokens.ids[answer])
+    wrong = np.stack(read) != plain.labels[answer]
+    assert wrong.mean() == pytest.approx(0.2, abs=0.03)
+    assert wrong.any(0).all()
+    assert max(map(max, read)) < vocabulary.text_ids.stop
+    assert len(np.unique(np.stack(read)[wrong])) > 0.8 * wrong.sum()
+
+
 def test_what_was_asked_for_is_not_begun(vocabulary: Vocabulary) -> None:
     """Nor one piece, which there is no beginning of."""
     asked = [
