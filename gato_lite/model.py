@@ -80,11 +80,10 @@ class StreamTensors:
         tokens = replace(
             self.tokens, ids=F.pad(self.tokens.ids, (0, n_more)), local=F.pad(self.tokens.local, (0, n_more))
         )
-        places = torch.arange(n_more, device=self.positions.device)
         return replace(
             self,
             tokens=tokens,
-            positions=torch.cat([self.positions, places]),
+            positions=F.pad(self.positions, (0, n_more)),  # a context may be shorter than what is added
             offsets=np.append(self.offsets, n_token + n_more),
         )
 

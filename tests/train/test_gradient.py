@@ -75,6 +75,15 @@ def test_streams_are_filled_up_for_products_in_bfloat16_alone(monkeypatch: pytes
     assert float((filled - plain_one).norm() / plain_one.norm()) < 1e-3
 
 
+def test_a_context_may_be_shorter_than_what_a_stream_is_filled_up_with() -> None:
+    gato = fresh_gato(replace(CONFIG, context_length=40), torch.device("cpu"))
+    stream = drawn(gato.vocabulary)
+    n_token = len(stream.positions)
+    assert -n_token % FILLED_UP > gato.config.context_length
+    exact, rounded = (gradient_of(gato, stream, precision) for precision in ("float32", "bfloat16"))
+    assert float((rounded - exact).norm() / exact.norm()) < 0.02
+
+
 def test_a_full_stream_stays_as_it_is() -> None:
     stream = drawn(Vocabulary.shipped())
     assert stream.filled_up(len(stream.positions)) is stream
