@@ -183,7 +183,11 @@ def training_device() -> torch.device:
 
 
 def _check_same(file: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raises a RunError that names what the run to be resumed was trained with and is asked to change."""
+    """Raises a RunError that names what the run to be resumed was trained with and is asked to change.
+
+    What a run does not name it has as it is by default: options that came after it began.
+    """
+    stored = {**msgspec.to_builtins(asdict(TrainConfig())), **stored}
     asked = msgspec.to_builtins(asked)
     free = ("steps", "minutes", "accumulate", "log_every", "checkpoint_every_s", "evaluate_every_s", PICTURES_KEY)
     changed = [name for name in asked if name not in free and stored.get(name) != asked[name]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -128,6 +129,20 @@ def test_resuming_is_as_never_having_stopped(small: TrainConfig, corridor: Datas
     a, b = load_checkpoint(straight), load_checkpoint(stopped)
     for name, tensor in {**a.model, **a.optimizer}.items():
         assert torch.equal(tensor, {**b.model, **b.optimizer}[name]), name
+
+
+def test_resuming_a_run_that_began_before_some_options(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
+    data = [(str(corridor.path), 1.0)]
+    run = train_run(small, data, tmp_path / "run", length=Length(steps=1))
+    file = run / "config.json"
+    config = json.loads(file.read_text("utf-8"))
+    for name in ("precision", "piece_noise"):
+        del config["training"][name]
+    file.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(RunError, match=r"began the run: piece_noise was 0\.0, got 0\.1"):
+        train_run(replace(small, piece_noise=0.1), data, run, length=Length(steps=2), resume=True)
+    train_run(small, data, run, length=Length(steps=2), resume=True)
+    assert list_checkpoints(run)[-1] == 2
 
 
 def test_resuming_another_model(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
