@@ -42,7 +42,7 @@ class ExchangeSource:
         augment: how each draw varies the pictures, see `vary`.
         all_text: whether prompts are predicted too, not the answers alone.
         n_example: most other documents, drawn anew each time, that stand before a document as examples.
-        piece_noise: share of the pieces to predict that are read as any other piece.
+        piece_noise: share of the pieces of answers that are read as any other piece.
         origin: the dataset they are from.
         rows: of each document in that dataset; None counts them.
 
@@ -191,18 +191,19 @@ class ExchangeSource:
         rows = tuple(self._rows[made_of] for made_of in (*examples, index))
         labels = tokens.ids
         if self._piece_noise:
-            tokens = replace(tokens, ids=self._misread(labels, target, generator))
+            tokens = replace(tokens, ids=self._misread(tokens, target, generator))
         return Document(tokens=tokens, target=target, labels=labels, origin=self._origin, rows=rows)
 
     def _misread(
-        self, ids: npt.NDArray[np.int32], target: npt.NDArray[np.bool_], generator: np.random.Generator
+        self, tokens: Tokens, target: npt.NDArray[np.bool_], generator: np.random.Generator
     ) -> npt.NDArray[np.int32]:
-        """`ids` with some of the pieces to predict become others, as a model's own answer has wrong ones.
+        """Ids with some of the pieces of answers become others, as a model's own answer has wrong ones.
 
         Source: Wang et al. 2018, "SwitchOut". Differs from the paper: answers alone, and as many on average in each.
         """
-        n_piece = self._vocabulary.text_ids.stop
-        wrong = target & (ids < n_piece) & (generator.random(len(ids)) < self._piece_noise)
+        ids, n_piece = tokens.ids, self._vocabulary.text_ids.stop
+        answered = target & (tokens.local < -TEXT_PLACES)
+        wrong = answered & (ids < n_piece) & (generator.random(len(ids)) < self._piece_noise)
         return np.where(wrong, generator.integers(n_piece, size=len(ids), dtype=np.int32), ids)
 
     def _following(self, part: tuple[Tokens, npt.NDArray[np.bool_]]) -> tuple[Tokens, npt.NDArray[np.bool_]]:

@@ -79,6 +79,23 @@ def test_some_pieces_of_an_answer_are_misread(vocabulary: Vocabulary) -> None:
     assert len(np.unique(np.stack(read)[wrong])) > 0.8 * wrong.sum()
 
 
+def test_no_piece_of_a_prompt_is_misread(vocabulary: Vocabulary) -> None:
+    """Though it is to be predicted too, as all text is, or as a caption that is begun is."""
+    asked = Document(None, "due barche in un lago al sole", prompt="two boats on a lake in the sun")
+    named = Document(encode_png(pixels(16, 16)), "two boats on a lake in the sun")
+    n_begun, wrong = 0, []
+    for document, all_text in ((asked, True), (named, False)):
+        source = ExchangeSource([document], vocabulary, name="t", all_text=all_text, piece_noise=0.9)
+        for found in draw(source, 100):
+            said = (found.tokens.local < 0) & (found.tokens.local >= -TEXT_PLACES)
+            n_begun += bool(said.any())
+            assert np.array_equal(found.tokens.ids[said], found.labels[said])
+            answer = found.tokens.local < -TEXT_PLACES
+            wrong.append(np.mean(found.tokens.ids[answer] != found.labels[answer]))
+    assert 100 < n_begun < 200
+    assert np.mean(wrong) > 0.5
+
+
 def test_what_was_asked_for_is_not_begun(vocabulary: Vocabulary) -> None:
     """Nor one piece, which there is no beginning of."""
     asked = [
