@@ -11,6 +11,8 @@ M_MMAP_THRESHOLD: Final = -3
 """Numbers of `mallopt`'s parameters, as in glibc's malloc.h."""
 LARGE: Final = 1 << 30
 """Bytes up to which freed memory stays with the process."""
+LARGEST_OF_OLD: Final = 1 << 25
+"""The same where glibc refuses more: its limit of old, and still that of its documentation (mallopt(3))."""
 
 
 def keep_freed_memory() -> bool:
@@ -22,4 +24,7 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(name, LARGE) == 1 for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+    if mallopt is None:
+        return False
+    kept = any(mallopt(M_MMAP_THRESHOLD, size) == 1 for size in (LARGE, LARGEST_OF_OLD))
+    return kept and mallopt(M_TRIM_THRESHOLD, LARGE) == 1

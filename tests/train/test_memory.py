@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import ctypes
+import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from gato_lite.train.memory import LARGE, LARGEST_OF_OLD, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+
+LIBC, VERSION = platform.libc_ver()
+KEEPS_ALL = LIBC == "glibc" and [int(part) for part in VERSION.split(".")] >= [2, 36]
 
 COUNT = """
 import resource, sys, torch
@@ -21,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.skipif(not KEEPS_ALL, reason="glibc's allocator, old ones refuse to keep tensors of that size")
 def test_freed_memory_is_taken_again_without_faults() -> None:
     def faults(how: str) -> int:
         return int(
@@ -29,3 +37,21 @@ def test_freed_memory_is_taken_again_without_faults() -> None:
         )
 
     assert faults("keep") < 100 < faults("give back")
+
+
+def test_other_allocators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has a limit keeps what it can; one without such a call is left alone."""
+    told: dict[int, int] = {}
+
+    def limited(name: int, size: int) -> int:
+        if name == M_MMAP_THRESHOLD and size > 1 << 25:
+            return 0
+        told[name] = size
+        return 1
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(mallopt=limited))
+    assert keep_freed_memory()
+    assert told == {M_MMAP_THRESHOLD: LARGEST_OF_OLD, M_TRIM_THRESHOLD: LARGE}
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace())
+    assert not keep_freed_memory()
