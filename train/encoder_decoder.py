@@ -17,7 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
@@ -227,6 +227,15 @@ def autocast_of(dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+def weights_of(run: Path) -> dict[Path, float]:
+    """The weight of each dataset of a run, by its folder; those that are not where they were are left out."""
+    weights: dict[Path, float] = {}
+    for name, weight in read_run_config(run).training["data"]:
+        with suppress(FileNotFoundError):
+            weights[dataset_folder(name)] = weight
+    return weights
+
+
 def repeated(datasets: Sequence[Sequence[Pair]], weights: Sequence[float]) -> list[Pair]:
     """All pairs, those of a dataset as often as brings its share of the pieces nearest to its weight, at least once.
 
@@ -332,7 +341,7 @@ def main(options: Options) -> None:
         raise ValueError(f"{options.run}: expected a run that was trained on translations, found none")
     asked = {name: held_out(data, options.documents, options.seed) for name, data in found.items()}
     text = gato.vocabulary.text
-    weights = {dataset_folder(name): weight for name, weight in read_run_config(options.run).training["data"]}
+    weights = weights_of(options.run)
     model = like(gato.config, text.n_pieces, gato.n_parameters)
     pairs = repeated(
         [encode(data.read_documents("train"), text) for data in found.values()],

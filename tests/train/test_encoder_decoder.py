@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gato_lite.config import GatoConfig
-from gato_lite.envs.dataset import Dataset, write_documents
+from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.train import encoder_decoder
 from gato_lite.train.encoder_decoder import (
     TOKENS,
@@ -129,7 +129,10 @@ def test_it_learns_and_is_scored_on_the_runs_own_data(tmp_path: Path) -> None:
     write_documents(data, documents, name="numbers", ability="translation")
     assert Dataset.open(data).info.ability == "translation"
     run = tmp_path / "run"
-    train_run(TrainConfig(preset="lite-1m"), [(str(data), 1.0)], run, length=Length(steps=1))
+    moved = tmp_path / "moved"
+    write_documents(moved, [Document(None, "words and words " * 20)], name="moved", ability="text")
+    train_run(TrainConfig(preset="lite-1m"), [(str(data), 1.0), (str(moved), 1.0)], run, length=Length(steps=1))
+    moved.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="documents must be at least 1, got 0"):  # before an hour of training
         encoder_decoder.main(Options(run=run, cpu_minutes=1e9, documents=0))
     encoder_decoder.main(Options(run=run, cpu_minutes=0.1, json=tmp_path / "scores.json"))
