@@ -129,13 +129,14 @@ def render(diagnosis: Diagnosis) -> str:
     installed = [extra.name for extra in diagnosis.extras if not extra.missing]
     memory = "" if diagnosis.memory_bytes is None else f", {diagnosis.memory_bytes / 1e9:.1f} GB of memory free"
     speed = "unknown" if diagnosis.matmul_gflops is None else f"{diagnosis.matmul_gflops:.0f} GFLOP/s"
+    kind = "bfloat16" if diagnosis.device.startswith("cuda") else "float32"
     threads = "threads unknown" if diagnosis.n_threads is None else f"{diagnosis.n_threads} threads"
     width = max((len(extra.name) for extra in missing), default=0)
     return "\n".join(
         [
             "versions  " + ", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()),
             f"device    {diagnosis.device}, {diagnosis.n_cores} cores, {threads}{memory}",
-            f"speed     {speed} in a matrix product",
+            f"speed     {speed} in a matrix product of {kind}",
             f"disk      {diagnosis.disk_bytes / 1e9:.1f} GB free",
             f"extras    {', '.join(installed) or 'none installed'}",
             *(f"          {extra.name:{width}}  not installed: {extra.command}" for extra in missing),
