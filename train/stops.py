@@ -5,11 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from gato_lite.checkpoint import FOLDER, list_checkpoints
+
+OUT_OF_MEMORY: Final = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN, of a product in bfloat16 whose code or scratch memory it cannot have
+    "could not create a memory",
+    "could not execute a primitive",
+)
+"""What errors without a type of their own say when there is no memory."""
 
 
 class TrainingStoppedError(RuntimeError):
@@ -18,9 +29,8 @@ class TrainingStoppedError(RuntimeError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out, on the host or on a device."""
-    words = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
     )
 
 
