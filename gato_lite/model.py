@@ -22,9 +22,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gato_lite.attention import Backend, attend
-from gato_lite.bins import smooth_table, smoothed
+from gato_lite.bins import smooth_table
 from gato_lite.config import GatoConfig
 from gato_lite.embedding import TABLE_STD, Embedding, TokenTensors, to_tensors
+from gato_lite.head import cross_entropy
 from gato_lite.sequence import Stream, Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.transformer import AttentionOver, Before, Transformer
@@ -232,26 +233,21 @@ class Gato(nn.Module):
         groups: list[tuple[TargetGroup, Tensor]] = []
         summed: list[Tensor] = []
         for group, states in zip(stream.targets, hidden.split([len(part) for part in rows]), strict=True):
-            n_row = len(group.rows)
-            classes = F.pad(group.classes, (0, len(states) - n_row))
-            scores = F.log_softmax(self.logits(states, self.modality_ids(group.modality)).float(), -1)
-            losses = -scores.gather(1, classes[:, None])[:n_row, 0]  # (R,)
-            if group.modality == BINS:
-                summed.append(-(scores * smoothed(classes, scores.shape[1]))[:n_row].sum())
-            else:
-                summed.append(losses.sum())
-            groups.append((group, losses.detach()))
+            table = self.of_classes(self.embedding.tokens.weight, group.modality)
+            total, losses = cross_entropy(states, table, group.classes, smooth=group.modality == BINS)
+            summed.append(total)
+            groups.append((group, losses))
         mean = torch.stack(summed).sum() / stream.n_target
         return Losses(mean=mean, groups=tuple(groups))
 
-    def modality_ids(self, modality: int) -> Tensor | slice:
-        """Token ids among which the next token of that modality is chosen."""
+    def of_classes(self, of_ids: Float[Tensor, "V X"], modality: int) -> Float[Tensor, "C X"]:
+        """From rows of all token ids, those among which the next token of that modality is, in the order of classes."""
         vocabulary = self.vocabulary
         if modality == 0:
-            ids = [*vocabulary.text_ids, vocabulary.end]
-            return torch.tensor(ids, device=self.device)
-        ids_range = (vocabulary.bin_ids, vocabulary.discrete_ids)[modality - 1]
-        return slice(ids_range.start, ids_range.stop)
+            text, end = vocabulary.text_ids, vocabulary.end
+            return torch.cat([of_ids[text.start : text.stop], of_ids[end : end + 1]])
+        ids = (vocabulary.bin_ids, vocabulary.discrete_ids)[modality - 1]
+        return of_ids[ids.start : ids.stop]
 
 
 def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.Generator | None) -> StreamTensors:

@@ -21,7 +21,7 @@ Source: Vaswani et al. 2017; Reed et al. 2022, section 2.3 and Table 5.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -38,6 +38,8 @@ AttentionOver = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 In the last layer, where only the hidden states of some `rows` are asked for, what those read: (R, H, K)."""
 
+Turns = tuple[Tensor, Tensor]
+"""Cosines and signed sines of each token's phases, (T, H K) each; see `turns_of`."""
 
 Before = Callable[[Tensor], Tensor]
 """Vectors of tokens, (T, D), to those of the tokens before them in their documents, zeros where there is none."""
@@ -70,15 +72,15 @@ class Block(nn.Module):
         self.feed_forward_in = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.feed_forward_out = nn.Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
-        """(T, D) to (T, D), or to (R, D), the tokens `rows` alone; `rotation` is (T, 2, K/2)."""
+    def forward(self, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
+        """(T, D) to (T, D), or to (R, D), the tokens `rows` alone; `turns` are of H + G heads."""
         n_token, d_model = x.shape
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
-        qkv = self.query_key_value(self.norm_attention(x)).view(n_token, 1, n_turned + self.n_key_head, -1)
-        facing = qkv[:, :, :n_turned]
+        qkv = self.query_key_value(self.norm_attention(x)).view(n_token, n_turned + self.n_key_head, -1)
+        facing = qkv[:, :n_turned]
         facing = facing if self.norm_head is None else self.norm_head(facing)
-        turned = rotate(facing, rotation)[:, 0].to(qkv.dtype)  # (T, H + G, K)
-        mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, 0, n_turned:])
+        turned = rotate(facing, turns).to(qkv.dtype)  # (T, H + G, K)
+        mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, n_turned:])
         x = x if rows is None else x.index_select(0, rows)
         x = x + self.attention_out(mixed.reshape(-1, d_model))
         hidden = self.feed_forward_in(self.norm_feed_forward(x))
@@ -86,11 +88,36 @@ class Block(nn.Module):
         return x + update
 
 
-def rotate(x: Float[Tensor, "T two H K"], rotation: Float[Tensor, "T 2 half"]) -> Float[Tensor, "T two H K"]:
+def turns_of(rotation: Float[Tensor, "T 2 half"], n_head: int) -> Turns:
+    """What `rotate` multiplies `n_head` heads with, written out once for all layers: rows without steps are fast."""
+    cosine, sine = rotation.unbind(1)  # (T, K/2) each
+    return cosine.repeat(1, 2 * n_head), torch.cat([-sine, sine], 1).repeat(1, n_head)
+
+
+def rotate(x: Float[Tensor, "T H K"], turns: Turns) -> Float[Tensor, "T H K"]:
     """Queries and keys turned by their positions' phases."""
-    cosine, sine = rotation[:, None, None, 0], rotation[:, None, None, 1]  # (T, 1, 1, K/2)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1).to(x.dtype)
+    turned: Tensor = _Rotation.apply(x, *turns)
+    return turned
+
+
+class _Rotation(torch.autograd.Function):
+    """Turns by a phase, and on the way back by its negative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(cosine, sine)
+        return _turned(x, cosine, sine, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _turned(gradient, *ctx.saved_tensors, -1.0), None, None
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor, sign: float) -> Tensor:
+    first, second = x.chunk(2, -1)
+    swapped = torch.cat([second, first], -1).flatten(1)  # (T, H K)
+    turned = (x.flatten(1) * cosine).addcmul_(swapped.to(sine.dtype), sine, value=sign)
+    return turned.view(x.shape).to(x.dtype)
 
 
 def before_each(positions: Int64[Tensor, " T"]) -> Before:
@@ -108,6 +135,8 @@ class Transformer(nn.Module):
         self.shift = nn.Parameter(torch.zeros(config.d_model)) if config.token_shift else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = nn.LayerNorm(config.d_model, bias=False)
+        self.n_turned = config.n_head + config.n_key_head
+        """Heads of queries and of keys."""
         self.register_buffer("rotation", rotation_table(config.context_length, config.d_head), persistent=False)
 
     def forward(
@@ -129,10 +158,10 @@ class Transformer(nn.Module):
         """
         if self.shift is not None:
             x = x + self.shift * (before or before_each(positions))(x)
-        rotation = self.rotation[positions]  # (T, 2, K/2)
+        turns = turns_of(self.rotation[positions], self.n_turned)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, attention_over, rows if layer == last else None)
+            x = block(x, turns, attention_over, rows if layer == last else None)
         hidden: Tensor = self.norm(x)
         return hidden
 

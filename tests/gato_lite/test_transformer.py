@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
-from gato_lite.transformer import Block, Transformer, rotate, rotation_table
+from gato_lite.transformer import Block, Transformer, rotate, rotation_table, turns_of
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=16, d_ff=32, context_length=64, token_shift=True, head_norm=True)
 
@@ -34,26 +34,37 @@ def test_phases_are_computed_in_float64() -> None:
 
 
 def test_position_zero_is_not_turned() -> None:
-    x = torch.randn(1, 2, 2, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(rotate(x, rotation_table(1, 8)), x)
+    x = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rotate(x, turns_of(rotation_table(1, 8), 3)), x)
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))
 def test_products_depend_on_distance_alone(first: int, second: int, shift: int) -> None:
     table = rotation_table(1100, 16)
     generator = torch.Generator().manual_seed(1)
-    query, key = (torch.randn(1, 1, 1, 16, generator=generator) for _ in range(2))
+    query, key = (torch.randn(1, 1, 16, generator=generator) for _ in range(2))
 
     def product(row: int, column: int) -> float:
-        return float((rotate(query, table[[row]]) * rotate(key, table[[column]])).sum())
+        return float((rotate(query, turns_of(table[[row]], 1)) * rotate(key, turns_of(table[[column]], 1))).sum())
 
     assert product(first, second) == pytest.approx(product(first + shift, second + shift), abs=1e-4)
 
 
 def test_turning_keeps_lengths() -> None:
-    x = torch.randn(50, 2, 3, 8, generator=torch.Generator().manual_seed(0))
-    turned = rotate(x, rotation_table(50, 8))
+    x = torch.randn(50, 3, 8, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, turns_of(rotation_table(50, 8), 3))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_turning_is_two_numbers_as_one_complex_one_and_back_by_the_same_phase() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    table = rotation_table(50, 8).double()
+    phase = torch.complex(table[:, 0], table[:, 1])[:, None]  # (T, 1, K/2)
+    expected = torch.complex(*x.detach().chunk(2, -1)) * phase
+    turned = rotate(x, turns_of(table, 3))
+    torch.testing.assert_close(torch.complex(*turned.detach().chunk(2, -1)), expected)
+    assert torch.autograd.gradcheck(lambda part: rotate(part, turns_of(table, 3)), x)
 
 
 def test_a_fresh_block_is_the_identity() -> None:

@@ -128,7 +128,7 @@ def _loss_of_logits(gato: Gato, logits: Tensor, stream: StreamTensors, places: T
     sums = []
     for group in stream.targets:
         rows = group.rows if places is None else places[group.rows]
-        within = logits.index_select(0, rows)[:, gato.modality_ids(group.modality)]
+        within = gato.of_classes(logits.index_select(0, rows).T, group.modality).T
         sums.append(F.cross_entropy(within.float(), group.classes, reduction="sum"))
     return torch.stack(sums).sum() / stream.n_target
 
