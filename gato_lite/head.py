@@ -42,7 +42,8 @@ def cross_entropy(
     """
     kind = states.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
-    found: tuple[Tensor, Tensor] = _CrossEntropy.apply(states, table, classes, smooth, dtype)
+    learnt = torch.is_grad_enabled() and (states.requires_grad or table.requires_grad)
+    found: tuple[Tensor, Tensor] = _CrossEntropy.apply(states, table, classes, smooth, dtype, learnt)
     return found
 
 
@@ -55,6 +56,7 @@ class _CrossEntropy(torch.autograd.Function):
         classes: Tensor,
         smooth: bool,
         dtype: torch.dtype,
+        learnt: bool,
     ) -> tuple[Tensor, Tensor]:
         vectors = table.to(dtype)  # (V, D)
         at_once = max(64, SCORES_AT_ONCE.get(states.device.type, 1 << 21) // len(table) // 64 * 64)
@@ -62,7 +64,7 @@ class _CrossEntropy(torch.autograd.Function):
         summed = torch.zeros((), dtype=table.dtype, device=table.device)
         losses: list[Tensor] = []
         of_states: list[Tensor] = []
-        of_table = torch.zeros_like(table) if any(ctx.needs_input_grad) else None
+        of_table = torch.zeros_like(table) if learnt else None
         for start in range(0, len(states), at_once):
             some = states[start : start + at_once].to(dtype)
             right = classes[start : start + at_once, None]
@@ -94,4 +96,4 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_sum: Tensor, _of_losses: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         of_states, of_table = ctx.saved_tensors
-        return of_states * of_sum, of_table * of_sum, None, None, None
+        return of_states * of_sum, of_table * of_sum, None, None, None, None
