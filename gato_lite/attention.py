@@ -39,7 +39,7 @@ def attend(
     """Causal attention in which no token sees another document.
 
     Args:
-        query: (T, H, K), positions already applied.
+        query: (T, H, K), positions already applied; on CUDA, queries and keys become what the values are.
         key: (T, G, K); G divides H, and each head is shared by H / G neighbouring heads of queries.
         value: (T, G, K).
         offsets: (N+1,) first token of each of the N documents, then T; on the host.
@@ -48,6 +48,8 @@ def attend(
     Raises:
         ValueError: unknown backend.
     """
+    if value.is_cuda:
+        query, key = query.to(value.dtype), key.to(value.dtype)
     if backend == "auto":
         backend = "varlen" if query.is_cuda and query.dtype is not torch.float32 else "sdpa"
     if backend not in BACKENDS:

@@ -77,9 +77,9 @@ class Block(nn.Module):
         n_token, d_model = x.shape
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, n_turned + self.n_key_head, -1)
-        facing = qkv[:, :n_turned]
+        facing = qkv[:, :n_turned].to(turns[0].dtype)  # phases are float32, also where products are not
         facing = facing if self.norm_head is None else self.norm_head(facing)
-        turned = rotate(facing, turns).to(qkv.dtype)  # (T, H + G, K)
+        turned = rotate(facing, turns)  # (T, H + G, K)
         mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, n_turned:])
         x = x if rows is None else x.index_select(0, rows)
         x = x + self.attention_out(mixed.reshape(-1, d_model))
@@ -116,8 +116,7 @@ class _Rotation(torch.autograd.Function):
 def _turned(x: Tensor, cosine: Tensor, sine: Tensor, sign: float) -> Tensor:
     first, second = x.chunk(2, -1)
     swapped = torch.cat([second, first], -1).flatten(1)  # (T, H K)
-    turned = (x.flatten(1) * cosine).addcmul_(swapped.to(sine.dtype), sine, value=sign)
-    return turned.view(x.shape).to(x.dtype)
+    return (x.flatten(1) * cosine).addcmul_(swapped, sine, value=sign).view(x.shape)
 
 
 def before_each(positions: Int64[Tensor, " T"]) -> Before:
