@@ -1,6 +1,7 @@
 """Causal attention within the documents of a flat stream.
 
-`attend` is the only entry. Its backends compute the same function, and tests hold them to each other:
+`attend` is the only entry of training; acting, whose tokens read a cache, calls `attend_rows`. The backends of `attend`
+compute the same function, and tests hold them to each other:
 
 - `sdpa`    one call for each run of equally long documents; really skips what lies across documents (CPU default)
 - `dense`   one call with a boolean T×T mask; the reference, quadratic in the stream
@@ -61,6 +62,30 @@ def attend(
     if backend == "varlen":
         return _varlen(query, key, value, offsets, cuts)
     return BACKENDS[backend](query, key, value, offsets)
+
+
+def attend_rows(
+    query: Float[Tensor, "B H N K"],
+    key: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S K"],
+    mask: Tensor | None,
+) -> Float[Tensor, "BN H K"]:
+    """What n tokens of each of B rows read from the S tokens that the row holds.
+
+    Args:
+        query: (B, H, n, K).
+        key: (B, G, S, K); G divides H.
+        value: (B, G, S, K).
+        mask: (n, S) or (B, 1, n, S), 0 or -inf; None if every token may see all.
+    """
+    n_row, n_head, n_query, d_head = query.shape
+    n_shared = n_head // key.shape[1]
+    if n_shared > 1:  # heads that share keys are read as further tokens
+        query = query.reshape(n_row, key.shape[1], n_shared * n_query, d_head)
+        if mask is not None:
+            mask = mask.repeat(*[1] * (mask.ndim - 2), n_shared, 1)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return mixed.reshape(n_row, n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)  # (B n, H, K)
 
 
 def equal_runs(offsets: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
