@@ -62,14 +62,19 @@ def matmul_peak(device: torch.device, seconds: float = 0.25, precision: Precisio
     return 2.0 * size**3 / best
 
 
-def datasheet_peak(device_name: str, dtype: torch.dtype) -> float | None:
+def device_name(device: torch.device) -> str:
+    """What the maker calls a GPU; `cpu` for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def datasheet_peak(named: str, dtype: torch.dtype) -> float | None:
     """FLOP/s of dense bfloat16 matmuls that the maker states for the GPU of that name; None if it is not known.
 
     No matmul quite reaches it; public figures of model-FLOPs utilisation are shares of it.
     """
     if dtype is not torch.bfloat16:
         return None
-    return next((1e12 * peak for name, peak in DATASHEET_TFLOPS.items() if name in device_name), None)
+    return next((1e12 * peak for name, peak in DATASHEET_TFLOPS.items() if name in named), None)
 
 
 def step_flops(gato: Gato, stream: StreamTensors) -> float:
