@@ -54,8 +54,7 @@ def compiled(compiler: str, rows_multiple: int) -> RunBlock:
     def run(
         block: Block, x: Tensor, rotation: Tensor, attention_over: AttentionOver, rows: Tensor | None = None
     ) -> Tensor:
-        turned, value = before(block, x, rotation)
-        mixed = attention_over(block.layer, turned[:, : block.n_head], turned[:, block.n_head :], value)
+        mixed = attention_over(block.layer, *before(block, x, rotation))
         if rows is None:
             return after(block, x, mixed)
         n_more = -len(rows) % rows_multiple
@@ -65,8 +64,12 @@ def compiled(compiler: str, rows_multiple: int) -> RunBlock:
     return run
 
 
-def _before_attention(block: Block, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-    return block.before_attention(x, rotation)
+def _before_attention(block: Block, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, of which none is a view: those would be taken, and put together in the backward pass,
+    outside what is compiled.
+    """
+    turned, value = block.before_attention(x, rotation)
+    return turned[:, : block.n_head].contiguous(), turned[:, block.n_head :].contiguous(), value.contiguous()
 
 
 def _after_attention(block: Block, x: Tensor, mixed: Tensor) -> Tensor:

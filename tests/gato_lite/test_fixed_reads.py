@@ -92,6 +92,17 @@ def test_pictures_and_what_was_said(gato: Gato) -> None:
     torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
 
 
+def test_what_is_recorded_asks_the_device_for_no_number(make: Callable[..., Gato]) -> None:
+    """On a device that has none, and so could not answer."""
+    decoder = Decoder(make().to("meta"), 3, 64, fixed=True)
+    assert decoder._fixed is not None
+    x, where = torch.empty(6, 32, device="meta"), torch.empty(2, 6, dtype=torch.int64, device="meta")
+    with torch.inference_mode():
+        hidden = decoder._fixed._forward(x, where, 2, 64)
+    assert hidden.shape == (6, 32)
+    assert hidden.device.type == "meta"
+
+
 def hidden_states(
     gato: Gato, *, fixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[torch.Tensor], list[object]]:
