@@ -10,6 +10,9 @@ few numbers in all, each compiled once. All layers share what was compiled.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -18,6 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from gato_lite.model import FILLED_UP
 from gato_lite.transformer import AttentionOver, Block, RunBlock
+
+C_COMPILERS: Final = ("gcc", "clang")
+"""Any of which Triton takes, where the environment variable CC does not name another."""
 
 
 def fixed_tokens(tokens_per_step: int, n_shard: int, context_length: int) -> int:
@@ -36,8 +42,14 @@ def fixed_tokens(tokens_per_step: int, n_shard: int, context_length: int) -> int
 
 
 def default_compiler(device: torch.device) -> str | None:
-    """What compiles blocks on that device; None where it does not pay (a CPU), or cannot be done (without Triton)."""
-    return "inductor" if device.type == "cuda" and importlib.util.find_spec("triton") is not None else None
+    """What compiles blocks on that device; None where it does not pay (a CPU), or what it needs is missing.
+
+    That is Triton, and a C compiler for its launchers.
+    """
+    able = importlib.util.find_spec("triton") is not None and (
+        "CC" in os.environ or any(map(shutil.which, C_COMPILERS))
+    )
+    return "inductor" if device.type == "cuda" and able else None
 
 
 def compiled(compiler: str, rows_multiple: int) -> RunBlock:

@@ -4,7 +4,7 @@
     RUN/checkpoints/    whole or absent
 
 A step's stream is a pure function of (seed, step) and the model draws nothing at random, so a resumed run continues
-bit for bit on the same machine. A non-finite loss or gradient skips the step; several in a row stop the run. A disk
+bit for bit on the same CPU. A non-finite loss or gradient skips the step; several in a row stop the run. A disk
 that refuses a checkpoint is asked again; memory that runs out ends the run. What is saved is whole in every case.
 """
 
