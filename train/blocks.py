@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gato_lite.model import FILLED_UP
-from gato_lite.transformer import AttentionOver, Block, RunBlock
+from gato_lite.transformer import AttentionOver, Block, RunBlock, Turns
 
 C_COMPILERS: Final = ("gcc", "clang")
 """Any of which Triton takes, where the environment variable CC does not name another."""
@@ -63,10 +63,10 @@ def compiled(compiler: str, rows_multiple: int) -> RunBlock:
     before = torch.compile(_before_attention, backend=compiler, fullgraph=True, dynamic=False)
     after = torch.compile(_after_attention, backend=compiler, fullgraph=True, dynamic=False)
 
-    def run(
-        block: Block, x: Tensor, rotation: Tensor, attention_over: AttentionOver, rows: Tensor | None = None
-    ) -> Tensor:
-        mixed = attention_over(block.layer, *before(block, x, rotation))
+    def run(block: Block, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
+        d_head = turns[0].shape[1] // (block.n_head + block.n_key_head)
+        cosine, sine = (part[:, :d_head] for part in turns)  # of one head; all have the same
+        mixed = attention_over(block.layer, *before(block, x, cosine, sine))
         if rows is None:
             return after(block, x, mixed)
         n_more = -len(rows) % rows_multiple
@@ -76,11 +76,13 @@ def compiled(compiler: str, rows_multiple: int) -> RunBlock:
     return run
 
 
-def _before_attention(block: Block, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, of which none is a view: those would be taken, and put together in the backward pass,
-    outside what is compiled.
+def _before_attention(block: Block, x: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, of which none is a view: those would be cut outside what is compiled.
+
+    The phases are those of one head, (T, K): here they are repeated without being written out.
     """
-    turned, value = block.before_attention(x, rotation)
+    n_turned = block.n_head + block.n_key_head
+    turned, value = block.before_attention(x, (cosine.repeat(1, n_turned), sine.repeat(1, n_turned)))
     return turned[:, : block.n_head].contiguous(), turned[:, block.n_head :].contiguous(), value.contiguous()
 
 
@@ -95,10 +97,10 @@ def checkpointed(run: RunBlock) -> RunBlock:
     """
 
     def run_again(
-        block: Block, x: Tensor, rotation: Tensor, attention_over: AttentionOver, rows: Tensor | None = None
+        block: Block, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None
     ) -> Tensor:
         out: Tensor = checkpoint(
-            run, block, x, rotation, attention_over, rows, use_reentrant=False, preserve_rng_state=False
+            run, block, x, turns, attention_over, rows, use_reentrant=False, preserve_rng_state=False
         )
         return out
 

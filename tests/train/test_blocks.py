@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from gato_lite import transformer
 from gato_lite.config import GatoConfig
 from gato_lite.model import Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
@@ -51,19 +48,8 @@ def results(gato: Gato, gradient: Gradient, stream: StreamTensors) -> list[torch
     return [losses.mean, *(nats for _, nats in losses.groups), *gradients]
 
 
-@pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without the tests' own checks of shapes, which no compiler sees through; nothing compiled before or after."""
-    monkeypatch.setattr(transformer, "rotate", inspect.unwrap(transformer.rotate))
-    for part in ("before_attention", "after_attention"):
-        monkeypatch.setattr(transformer.Block, part, inspect.unwrap(getattr(transformer.Block, part)))
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 @quiet
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("compilable")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("again", [False, True])
 def test_many_streams_are_compiled_for_once(precision: Precision, again: bool) -> None:
@@ -93,7 +79,7 @@ def test_many_streams_are_compiled_for_once(precision: Precision, again: bool) -
 
 @pytest.mark.slow
 @quiet
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("compilable")
 def test_inductor_compiles_the_blocks_once() -> None:
     """The compiler that a GPU gets, here for the CPU."""
     gato = fresh_gato(CONFIG, torch.device("cpu"))
@@ -189,7 +175,7 @@ def test_a_gpu_compiles_where_that_can_be_done(
 
 @needs_cuda
 @quiet
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("compilable")
 @pytest.mark.parametrize("again", [False, True])
 def test_compiled_on_cuda(again: bool) -> None:
     """In bfloat16, over attention of ragged documents."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import math
@@ -23,7 +22,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gato_lite import transformer
 from gato_lite.checkpoint import list_checkpoints, load_checkpoint
 from gato_lite.config import PRESETS, GatoConfig
 from gato_lite.model import Gato, StreamTensors
@@ -360,20 +358,15 @@ def test_evaluations_take_at_most_their_share_over_all_calls(tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.usefixtures("compilable")
 def test_a_run_whose_blocks_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, by a compiler that needs none: metrics count the graphs, and the losses are the same."""
-    for part in ("before_attention", "after_attention"):  # without the tests' own checks of shapes
-        original = inspect.unwrap(getattr(transformer.Block, part))
-        monkeypatch.setattr(transformer.Block, part, original)
-    monkeypatch.setattr(transformer, "rotate", inspect.unwrap(transformer.rotate))
-    torch.compiler.reset()
     lines = []
     for compiler in (None, "aot_eager"):
         monkeypatch.setattr(loop, "default_compiler", lambda _device, compiler=compiler: compiler)
         run = tmp_path / str(compiler)
         trainer(run, Length(steps=21)).train()
         lines.append([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()])
-    torch.compiler.reset()
     assert len(lines[0]) == len(lines[1]) == 3
     for before, after in zip(*lines, strict=True):
         assert "compiled" not in before

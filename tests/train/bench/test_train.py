@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from gato_lite import transformer
 from gato_lite.config import PRESETS, GatoConfig
 from gato_lite.model import Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
@@ -71,11 +69,8 @@ def test_ways_are_the_same(gato: Gato, losses: Losses, capsys: pytest.CaptureFix
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_ways_of_running_blocks_are_the_same(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in ("before_attention", "after_attention"):  # without the tests' own checks of shapes
-        original = inspect.unwrap(getattr(transformer.Block, part))
-        monkeypatch.setattr(transformer.Block, part, original)
-    monkeypatch.setattr(transformer, "rotate", inspect.unwrap(transformer.rotate))
+@pytest.mark.usefixtures("compilable")
+def test_ways_of_running_blocks_are_the_same(gato: Gato) -> None:
     made = train_compare.block_losses(gato, stream_of(5, 9, 9, 17), "aot_eager")
     compared = train_compare.compare("blocks", gato, made, rounds=1)
     assert [row.variant for row in compared] == ["as they stand", "compiled", "computed again"]
