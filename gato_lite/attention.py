@@ -1,6 +1,7 @@
 """Causal attention within the documents of a flat stream.
 
-`attend` is the only entry. Its backends compute the same function, and tests hold them to each other:
+`attend` is the only entry of training; acting, whose tokens read a cache, calls `attend_rows`. The backends of `attend`
+compute the same function, and tests hold them to each other:
 
 - `sdpa`    one call for each run of equally long documents; really skips what lies across documents (CPU default)
 - `dense`   one call with a boolean T×T mask; the reference, quadratic in the stream
@@ -13,14 +14,15 @@ Source: Vaswani et al. 2017, section 3.2.1; Reed et al. 2022, section 2.3 (no le
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from gato_lite.names import unknown_name
@@ -35,21 +37,21 @@ def attend(
     value: Float[Tensor, "T G K"],
     offsets: Offsets,
     backend: Backend = "auto",
+    cuts: Int32[Tensor, " N1"] | None = None,
 ) -> Float[Tensor, "T H K"]:
     """Causal attention in which no token sees another document.
 
     Args:
-        query: (T, H, K), positions already applied; on CUDA, queries and keys become what the values are.
+        query: (T, H, K), positions already applied.
         key: (T, G, K); G divides H, and each head is shared by H / G neighbouring heads of queries.
         value: (T, G, K).
         offsets: (N+1,) first token of each of the N documents, then T; on the host.
         backend: implementation; `auto` takes `varlen` for half precision on CUDA, else `sdpa`.
+        cuts: the offsets where the queries are, for `varlen`; None copies them there, in every call.
 
     Raises:
         ValueError: unknown backend.
     """
-    if value.is_cuda:
-        query, key = query.to(value.dtype), key.to(value.dtype)
     if backend == "auto":
         backend = "varlen" if query.is_cuda and query.dtype is not torch.float32 else "sdpa"
     if backend not in BACKENDS:
@@ -57,7 +59,33 @@ def attend(
     if key.shape[1] != query.shape[1]:
         n_shared = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(n_shared, 1) for part in (key, value))  # (T, H, K)
+    if backend == "varlen":
+        return _varlen(query, key, value, offsets, cuts)
     return BACKENDS[backend](query, key, value, offsets)
+
+
+def attend_rows(
+    query: Float[Tensor, "B H N K"],
+    key: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S K"],
+    mask: Tensor | None,
+) -> Float[Tensor, "BN H K"]:
+    """What n tokens of each of B rows read from the S tokens that the row holds.
+
+    Args:
+        query: (B, H, n, K).
+        key: (B, G, S, K); G divides H.
+        value: (B, G, S, K).
+        mask: (n, S) or (B, 1, n, S), 0 or -inf; None if every token may see all.
+    """
+    n_row, n_head, n_query, d_head = query.shape
+    n_shared = n_head // key.shape[1]
+    if n_shared > 1:  # heads that share keys are read as further tokens
+        query = query.reshape(n_row, key.shape[1], n_shared * n_query, d_head)
+        if mask is not None:
+            mask = mask.repeat(*[1] * (mask.ndim - 2), n_shared, 1)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return mixed.reshape(n_row, n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)  # (B n, H, K)
 
 
 def equal_runs(offsets: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
@@ -98,16 +126,26 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.in
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)  # (T, H, K)
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64], cuts: Tensor | None = None
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    if cuts is None:
+        cuts = torch.from_numpy(offsets.astype(np.int32)).to(query.device, non_blocking=True)
+    longest = int(np.diff(offsets).max(initial=0))  # of numbers on the host: nothing waits for the device
+    return varlen_attn(query, key, value, cuts, cuts, longest, longest, **_causal())  # type: ignore[return-value]
+
+
+@functools.cache
+def _causal() -> dict[str, Any]:  # Any: another argument in each version
+    """How `varlen_attn` is told that no token sees a later one; torch 2.11 spells it is_causal."""
     import inspect
 
     from torch.nn.attention.varlen import varlen_attn
 
-    cuts = torch.from_numpy(offsets.astype(np.int32)).to(query.device, non_blocking=True)
-    longest = int(np.diff(offsets).max(initial=0))
-    windowed = "window_size" in inspect.signature(varlen_attn).parameters  # torch 2.11 spells it is_causal
-    causal = {"window_size": (-1, 0)} if windowed else {"is_causal": True}
-    return varlen_attn(query, key, value, cuts, cuts, longest, longest, **causal)  # type: ignore[return-value]
+    windowed = "window_size" in inspect.signature(varlen_attn).parameters
+    return {"window_size": (-1, 0)} if windowed else {"is_causal": True}
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, offsets: npt.NDArray[np.int64]) -> Tensor:

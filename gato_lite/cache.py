@@ -19,11 +19,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor
 
-from gato_lite.attention import attend
+from gato_lite.attention import attend, attend_rows
+from gato_lite.fixed_reads import MOST_NEW, FixedReads, write
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate
 from gato_lite.transformer import Before
@@ -57,12 +57,13 @@ class Decoder:
         gato: the model; its weights are read, never changed.
         n_row: rows, B.
         context_length: tokens a row can hold; None takes the model's.
+        fixed: whether short reads take one of a few fixed shapes (`FixedReads`); None does so on CUDA.
 
     Raises:
         ValueError: `context_length` is above the model's.
     """
 
-    def __init__(self, gato: Gato, n_row: int, context_length: int | None = None) -> None:
+    def __init__(self, gato: Gato, n_row: int, context_length: int | None = None, *, fixed: bool | None = None) -> None:
         config = gato.config
         self.context_length = config.context_length if context_length is None else context_length
         if not 1 <= self.context_length <= config.context_length:
@@ -73,16 +74,19 @@ class Decoder:
         self.n_row = n_row
         self.cursors = np.zeros(n_row, np.int64)
         """(B,) tokens that each row holds."""
-        shape = (config.n_layer, n_row, config.n_key_head, self.context_length, config.d_head)
+        fixed = gato.device.type == "cuda" if fixed is None else fixed
+        n_held = n_row + fixed  # a row more, for tokens that fill up a fixed shape
+        shape = (config.n_layer, n_held, config.n_key_head, self.context_length, config.d_head)
         self._dtype = gato.transformer.norm.weight.dtype
         self._keys = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
         self._values = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
         n_kept = self.context_length if config.token_shift else 0
-        self._vectors = torch.zeros(n_row, n_kept, config.d_model, dtype=self._dtype, device=gato.device)  # (B, C, D)
+        self._vectors = torch.zeros(n_held, n_kept, config.d_model, dtype=self._dtype, device=gato.device)  # (B, C, D)
         self._ids = np.zeros((n_row, self.context_length), np.int32)
         """(B, C) tokens that each row holds, up to its cursor."""
         self._causal: dict[int, Tensor] = {}
         """By n, (n, C): what each of the last n of C tokens may see."""
+        self._fixed = FixedReads(gato, self._keys, self._values, self._vectors) if fixed else None
 
     @torch.inference_mode()
     def read_documents(self, rows: Sequence[int], documents: Sequence[Tokens]) -> Float[Tensor, "n D"]:
@@ -146,22 +150,26 @@ class Decoder:
         ends = np.cumsum(count_array)
         positions = np.arange(ends[-1]) + np.repeat(before - ends + count_array, count_array)
         owners = np.repeat(row_array, count_array)
-        slots = self._slots(owners, positions)
         n_wanted = np.ones(len(ends), np.int64) if wanted is None else np.asarray(wanted, np.int64)
-        runs = self._runs(row_array, before, count_array, n_wanted)
         kept = np.arange(n_wanted.sum()) + np.repeat(ends - np.cumsum(n_wanted), n_wanted)
-        some = None if len(kept) == ends[-1] else torch.from_numpy(kept).to(device)
-        last_layer = self.gato.config.n_layer - 1
-
-        def over_cache(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self._write(layer, slots, key, value)
-            mixed = [self._attend(layer, run, query, last=layer == last_layer) for run in runs]
-            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-
-        moved = torch.from_numpy(positions).to(device)
+        some = None if len(kept) == ends[-1] else torch.from_numpy(kept).to(device, non_blocking=True)
         made = self.gato.token_tensors(tokens, self._words(row_array, tokens.ids, count_array))
         self._ids[owners, positions] = tokens.ids
-        hidden = self.gato.hidden(made, moved, over_cache, some, self._before(owners, positions))
+        if self._fixed is not None and count_array.max() <= MOST_NEW:
+            states = self._fixed.read(self.gato.embedding(made), owners, positions, count_array)
+            hidden = states if some is None else states[some]
+        else:
+            slots = self._slots(owners, positions)
+            runs = self._runs(row_array, before, count_array, n_wanted)
+            last_layer = self.gato.config.n_layer - 1
+
+            def over_cache(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+                self._write(layer, slots, key, value)
+                mixed = [self._attend(layer, run, query, last=layer == last_layer) for run in runs]
+                return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+            moved = torch.from_numpy(positions).to(device)
+            hidden = self.gato.hidden(made, moved, over_cache, some, self._before(owners, positions))
         self.cursors[row_array] = before + count_array
         return hidden
 
@@ -173,13 +181,7 @@ class Decoder:
         k = self._keys[layer, run.rows, :, : run.n_seen]  # (b, G, seen, K)
         v = self._values[layer, run.rows, :, : run.n_seen]
         mask = run.mask if run.mask is None or n_query == run.n_new else run.mask[..., run.n_new - n_query :, :]
-        n_shared = n_head // k.shape[1]
-        if n_shared > 1:  # heads that share keys are read as further tokens
-            q = q.reshape(len(k), k.shape[1], n_shared * n_query, d_head)
-            if mask is not None:
-                mask = mask.repeat(*[1] * (mask.ndim - 2), n_shared, 1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return mixed.reshape(len(k), n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)
+        return attend_rows(q, k, v, mask)
 
     def _words(self, rows: npt.NDArray[np.int64], ids: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> Words:
         """What was last said before each new patch, in what a row holds or among what is new."""
@@ -244,9 +246,8 @@ class Decoder:
         return before
 
     def _write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
-        for cache, new in ((self._keys, key), (self._values, value)):
-            flat = new.reshape(-1, new.shape[-1]).to(self._dtype)  # (T G, K)
-            cache[layer].view(-1, new.shape[-1]).index_copy_(0, slots, flat)
+        write(self._keys[layer], slots, key)
+        write(self._values[layer], slots, value)
 
     def _runs(
         self,

@@ -5,6 +5,7 @@ Source: Reed et al. 2022, section 2.2 and appendix C.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,23 +54,28 @@ class TokenTensors:
     words: WordTensors
     """What was last said before the patches."""
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> TokenTensors:
+        """The same with every tensor changed, such as moved to a device; pixels stay bytes."""
+        return TokenTensors(
+            ids=change(self.ids),
+            local=change(self.local),
+            patch_groups=tuple(
+                PatchGroup(
+                    pixels=change(group.pixels),
+                    rows=change(group.rows),
+                    places=change(group.places),
+                    runs=change(group.runs),
+                )
+                for group in self.patch_groups
+            ),
+            chunks=change(self.chunks),
+            chunk_rows=change(self.chunk_rows),
+            words=self.words.mapped(change),
+        )
+
     def to(self, device: torch.device) -> TokenTensors:
         """The same on `device`."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return TokenTensors(
-            ids=move(self.ids),
-            local=move(self.local),
-            patch_groups=tuple(
-                PatchGroup(pixels=move(g.pixels), rows=move(g.rows), places=move(g.places), runs=move(g.runs))
-                for g in self.patch_groups
-            ),
-            chunks=move(self.chunks),
-            chunk_rows=move(self.chunk_rows),
-            words=self.words.to(device),
-        )
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def to_tensors(
@@ -114,6 +120,7 @@ def to_tensors(
             ids=torch.from_numpy(words.ids),
             runs=torch.from_numpy(words.runs),
             places=torch.from_numpy(words.places),
+            n_run=int(words.runs[-1]) + 1 if len(words.runs) else 0,
         ),
     )
 

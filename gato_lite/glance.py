@@ -12,6 +12,7 @@ Source: Vaswani et al. 2017, section 3.2.2 (heads); Perez et al. 2018, "FiLM" (o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,11 +45,12 @@ class WordTensors:
     """(W,) run of each, in [0, R)."""
     places: Tensor
     """(W,) place of each in its run."""
+    n_run: int
+    """R."""
 
-    def to(self, device: torch.device) -> WordTensors:
-        """The same on `device`."""
-        ids, runs, places = (part.to(device, non_blocking=True) for part in (self.ids, self.runs, self.places))
-        return WordTensors(ids=ids, runs=runs, places=places)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> WordTensors:
+        """The same with every tensor changed, such as moved to a device."""
+        return WordTensors(ids=change(self.ids), runs=change(self.runs), places=change(self.places), n_run=self.n_run)
 
 
 class Glance(nn.Module):
@@ -71,7 +73,7 @@ class Glance(nn.Module):
 
     def queries(self, words: WordTensors, table: Tensor) -> Float[Tensor, "R H Q"]:
         """What each head looks for after each run of words; `table` is the embedding of the ids, (V, D)."""
-        n_run = int(words.runs[-1]) + 1
+        n_run = words.n_run
         embedded = F.layer_norm(F.embedding(words.ids, table), table.shape[1:])  # (W, D)
         weights = self.word_weight(embedded) + self.place_weight[words.places.clamp(max=MAX_PLACES - 1)]  # (W, H)
         of_run = words.runs[:, None].expand(-1, self.n_head)

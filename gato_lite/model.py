@@ -10,7 +10,7 @@ Source: Reed et al. 2022, sections 2.2 and 2.3, equation (1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +28,7 @@ from gato_lite.embedding import TABLE_STD, Embedding, TokenTensors, to_tensors
 from gato_lite.head import cross_entropy
 from gato_lite.sequence import Stream, Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.transformer import AttentionOver, Before, Transformer
+from gato_lite.transformer import AttentionOver, Before, RunBlock, Transformer, run_block
 from gato_lite.words import Words, last_words
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class StreamTensors:
     """(T,) place of each token in its document."""
     offsets: np.ndarray[tuple[int], np.dtype[np.int64]]
     """(N+1,) on the host."""
+    cuts: Tensor
+    """(N+1,) int32, the offsets where the tokens are."""
     targets: tuple[TargetGroup, ...]
 
     @property
@@ -73,7 +75,7 @@ class StreamTensors:
         return sum(len(group.rows) for group in self.targets)
 
     def filled_up(self, multiple: int) -> StreamTensors:
-        """With a document more, which nothing asks for, where that makes the tokens a multiple of `multiple`."""
+        """With documents more, which nothing asks for, so that the tokens are a multiple of `multiple`."""
         n_token = len(self.positions)
         n_more = -n_token % multiple
         if not n_more:
@@ -81,29 +83,33 @@ class StreamTensors:
         tokens = replace(
             self.tokens, ids=F.pad(self.tokens.ids, (0, n_more)), local=F.pad(self.tokens.local, (0, n_more))
         )
+        n_document = -(-n_more // FILLED_UP)  # short ones, which cost attention nothing
+        ends = torch.arange(1, n_document + 1, dtype=torch.int32, device=self.cuts.device) * FILLED_UP + n_token
         return replace(
             self,
             tokens=tokens,
             positions=F.pad(self.positions, (0, n_more)),  # a context may be shorter than what is added
-            offsets=np.append(self.offsets, n_token + n_more),
+            offsets=np.append(
+                self.offsets, np.minimum(n_token + np.arange(1, n_document + 1) * FILLED_UP, n_token + n_more)
+            ),
+            cuts=torch.cat([self.cuts, ends.clamp(max=n_token + n_more)]),
+        )
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> StreamTensors:
+        """The same with every tensor changed that the device reads, such as moved there."""
+        return StreamTensors(
+            tokens=self.tokens.mapped(change),
+            positions=change(self.positions),
+            offsets=self.offsets,
+            cuts=change(self.cuts),
+            targets=tuple(
+                replace(group, rows=change(group.rows), classes=change(group.classes)) for group in self.targets
+            ),
         )
 
     def to(self, device: torch.device) -> StreamTensors:
         """The same on `device`."""
-        return StreamTensors(
-            tokens=self.tokens.to(device),
-            positions=self.positions.to(device, non_blocking=True),
-            offsets=self.offsets,
-            targets=tuple(
-                TargetGroup(
-                    modality=group.modality,
-                    rows=group.rows.to(device, non_blocking=True),
-                    classes=group.classes.to(device, non_blocking=True),
-                    tasks=group.tasks,
-                )
-                for group in self.targets
-            ),
-        )
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +120,14 @@ class Losses:
     """Cross-entropy in nats, mean over all target tokens, bins smoothed; what is differentiated."""
     groups: tuple[tuple[TargetGroup, Tensor], ...]
     """Target rows of each modality with their own losses, (R,) nats, detached."""
+
+    def on_host(self, other: Tensor) -> tuple[Losses, Tensor]:
+        """The same on the host, detached, and one number more: in a single copy, so that it waits but once."""
+        nats = [nats for _, nats in self.groups]
+        whole = torch.cat([self.mean.detach()[None], other.detach()[None], *(part.float() for part in nats)]).cpu()
+        mean, number, *parts = torch.split(whole, [1, 1, *map(len, nats)])
+        groups = tuple((group, part) for (group, _), part in zip(self.groups, parts, strict=True))
+        return Losses(mean=mean[0], groups=groups), number[0]
 
 
 class Gato(nn.Module):
@@ -191,36 +205,41 @@ class Gato(nn.Module):
         attention_over: AttentionOver,
         rows: Tensor | None = None,
         before: Before | None = None,
+        run: RunBlock = run_block,
     ) -> Float[Tensor, "R D"]:
         """Hidden states of `tokens`, or of the `rows` among them, under any attention.
 
         Training, prefilling and acting differ only in the attention and in where a token finds the one before it
-        (`before`), which may be left out for documents that lie whole.
+        (`before`), which may be left out for documents that lie whole. `run` says how each block is run.
         """
         with torch.autocast("cpu", enabled=False):  # values keep their precision, and encoders are small
             embedded = self.embedding(tokens)
-        hidden: Tensor = self.transformer(embedded, positions, attention_over, rows, before)
+        hidden: Tensor = self.transformer(embedded, positions, attention_over, rows, before, run)
         return hidden
 
     def forward(
-        self, stream: StreamTensors, backend: Backend = "auto", rows: Tensor | None = None
+        self,
+        stream: StreamTensors,
+        backend: Backend = "auto",
+        rows: Tensor | None = None,
+        run: RunBlock = run_block,
     ) -> Float[Tensor, "R D"]:
         """Hidden states of a stream of whole documents: (T, D), or (R, D) of the tokens `rows` alone."""
         last = self.config.n_layer - 1
 
         def within_documents(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            mixed = attend(query, key, value, stream.offsets, backend)
+            mixed = attend(query, key, value, stream.offsets, backend, stream.cuts)
             return mixed.index_select(0, rows) if rows is not None and layer == last else mixed
 
-        return self.hidden(stream.tokens, stream.positions, within_documents, rows)
+        return self.hidden(stream.tokens, stream.positions, within_documents, rows, run=run)
 
     def logits(self, hidden: Float[Tensor, "R D"], ids: Tensor | slice | None = None) -> Float[Tensor, "R V"]:
         """Scores of the token ids `ids` (all of them if None) after each hidden state."""
         table = self.embedding.tokens.weight
         return F.linear(hidden, table if ids is None else table[ids])
 
-    def loss(self, stream: StreamTensors, backend: Backend = "auto") -> Losses:
-        """Cross-entropy of the stream's target tokens.
+    def loss(self, stream: StreamTensors, backend: Backend = "auto", run: RunBlock = run_block) -> Losses:
+        """Cross-entropy of the stream's target tokens; `run` says how each block is run.
 
         Raises:
             ValueError: the stream has no target.
@@ -229,7 +248,7 @@ class Gato(nn.Module):
             raise ValueError("a training stream needs at least one target token (text or action), got none")
         multiple = FILLED_UP if torch.is_autocast_enabled("cpu") else 1
         rows = [F.pad(group.rows, (0, -len(group.rows) % multiple)) for group in stream.targets]
-        hidden = self(stream.filled_up(multiple), backend, torch.cat(rows))  # (R + more, D)
+        hidden = self(stream.filled_up(multiple), backend, torch.cat(rows), run)  # (R + more, D)
         groups: list[tuple[TargetGroup, Tensor]] = []
         summed: list[Tensor] = []
         for group, states in zip(stream.targets, hidden.split([len(part) for part in rows]), strict=True):
@@ -300,5 +319,6 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
         ),
         positions=torch.from_numpy(positions),
         offsets=stream.offsets,
+        cuts=torch.from_numpy(stream.offsets.astype(np.int32)),
         targets=tuple(groups),
     )

@@ -74,18 +74,38 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
         """(T, D) to (T, D), or to (R, D), the tokens `rows` alone; `turns` are of H + G heads."""
-        n_token, d_model = x.shape
+        turned, value = self.before_attention(x, turns)
+        mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], value)
+        return self.after_attention(x if rows is None else x.index_select(0, rows), mixed)
+
+    def before_attention(self, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+        """(T, D) to queries and then keys, turned, (T, H + G, K), and values, (T, G, K)."""
+        n_token = len(x)
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, n_turned + self.n_key_head, -1)
-        facing = qkv[:, :n_turned].to(turns[0].dtype)  # phases are float32, also where products are not
+        facing = qkv[:, :n_turned].to(turns[0].dtype)  # float32, as attention on a CPU is
         facing = facing if self.norm_head is None else self.norm_head(facing)
         turned = rotate(facing, turns)  # (T, H + G, K)
-        mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, n_turned:])
-        x = x if rows is None else x.index_select(0, rows)
-        x = x + self.attention_out(mixed.reshape(-1, d_model))
+        return turned.to(qkv.dtype) if x.is_cuda else turned, qkv[:, n_turned:]
+
+    def after_attention(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """(R, D) and what these tokens read, (R, H, K), to (R, D)."""
+        x = x + self.attention_out(mixed.reshape(x.shape))
         hidden = self.feed_forward_in(self.norm_feed_forward(x))
         update: Tensor = self.feed_forward_out(F.relu(hidden).square())
         return x + update
+
+
+RunBlock = Callable[[Block, Tensor, Turns, AttentionOver, Tensor | None], Tensor]
+"""Runs a block on the arguments of its `forward`: as it stands, compiled, or without keeping what it computes."""
+
+
+def run_block(
+    block: Block, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None
+) -> Tensor:
+    """Runs a block as it stands."""
+    out: Tensor = block(x, turns, attention_over, rows)
+    return out
 
 
 def turns_of(rotation: Float[Tensor, "T 2 half"], n_head: int) -> Turns:
@@ -145,6 +165,7 @@ class Transformer(nn.Module):
         attention_over: AttentionOver,
         rows: Int64[Tensor, " R"] | None = None,
         before: Before | None = None,
+        run: RunBlock = run_block,
     ) -> Float[Tensor, "R D"]:
         """Hidden states of the tokens `x` at `positions` of their documents.
 
@@ -154,13 +175,15 @@ class Transformer(nn.Module):
             attention_over: what each token reads.
             rows: tokens whose hidden states are asked for, all of them if None; the last block computes no others.
             before: finds the tokens before each; None is right only where the documents lie whole, one after another.
+            run: how each block is run.
         """
         if self.shift is not None:
             x = x + self.shift * (before or before_each(positions))(x)
         turns = turns_of(self.rotation[positions], self.n_turned)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            x = block(x, turns, attention_over, rows if layer == last else None)
+            assert isinstance(block, Block)
+            x = run(block, x, turns, attention_over, rows if layer == last else None)
         hidden: Tensor = self.norm(x)
         return hidden
 

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from gato_lite.model import Gato, Losses, StreamTensors, TargetGroup
+from gato_lite.train.blocks import checkpointed, compiled, fixed_tokens, n_compiled
 from gato_lite.train.memory import keep_freed_memory
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import Precision
 from gato_lite.train.utilisation import matmul_dtype
+from gato_lite.transformer import RunBlock, run_block
 
 SHARD_TOKENS: Final = 512
 """A shard of fewer tokens costs more than it saves."""
@@ -38,6 +40,9 @@ class Gradient:
         accumulate: parts of a stream whose gradients are computed one after another.
         ranks: the processes that share a step.
         precision: what matrices are multiplied in.
+        compiler: backend of `torch.compile` for the blocks, streams being filled up to one size; None leaves both as
+            they are.
+        checkpoint_activations: whether each block is computed again in the backward pass, for less memory.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Gradient:
         accumulate: int = 1,
         ranks: Ranks = ALONE,
         precision: Precision = "auto",
+        compiler: str | None = None,
+        checkpoint_activations: bool = False,
     ) -> None:
         self.gato = gato
         self._dtype = matmul_dtype(gato.device, precision)
@@ -60,6 +67,22 @@ class Gradient:
         self.n_shard = self._at_once * accumulate
         """Shards that this rank's documents are to be divided into."""
         self._pool: ThreadPoolExecutor | None = None
+        self._tokens = 1
+        """Shards are filled up to a multiple of this."""
+        self._run: RunBlock = run_block
+        self.compiles = compiler is not None
+        """Whether blocks are compiled."""
+        self._n_compiled_before = n_compiled() if self.compiles else 0
+        if compiler is not None:
+            self._tokens = fixed_tokens(tokens_per_step, self.n_shard * ranks.size, gato.config.context_length)
+            self._run = compiled(compiler, rows_multiple=self._tokens // 4)
+        if checkpoint_activations:
+            self._run = checkpointed(self._run)
+
+    @property
+    def n_compiled(self) -> int:
+        """Graphs compiled so far; after the first steps it should not grow."""
+        return n_compiled() - self._n_compiled_before if self.compiles else 0
 
     def __enter__(self) -> Self:
         if self.gato.device.type == "cpu":
@@ -113,15 +136,17 @@ class Gradient:
         flat = self._ranks.sum(torch.cat([*parts, used, mean[None]]))
         sizes = [parameter.numel() for parameter in self._parameters]
         *summed, used, mean = torch.split(flat, [*sizes, len(total), 1])
+        anywhere = (used > 0).tolist()  # one wait for the device
         for index, (parameter, gradient) in enumerate(zip(self._parameters, summed, strict=True)):
-            total[index] = gradient.view_as(parameter) if used[index] > 0 else None
+            total[index] = gradient.view_as(parameter) if anywhere[index] else None
         return mean[0]
 
     def _shard(self, stream: StreamTensors, share: float) -> tuple[Losses, tuple[Tensor | None, ...]]:
         device = self.gato.device
         stream = stream if device.type == "cpu" else stream.to(device)
+        stream = stream.filled_up(self._tokens)
         with torch.autocast(device.type, self._dtype, enabled=self._dtype is not torch.float32):
-            losses = self.gato.loss(stream)
+            losses = self.gato.loss(stream, run=self._run)
         return losses, torch.autograd.grad(losses.mean * share, self._parameters, allow_unused=True)
 
 

@@ -4,7 +4,7 @@
     RUN/checkpoints/    whole or absent
 
 A step's stream is a pure function of (seed, step) and the model draws nothing at random, so a resumed run continues
-bit for bit on the same machine. A non-finite loss or gradient skips the step; several in a row stop the run. A disk
+bit for bit on the same CPU. A non-finite loss or gradient skips the step; several in a row stop the run. A disk
 that refuses a checkpoint is asked again; memory that runs out ends the run. What is saved is whole in every case.
 """
 
@@ -22,6 +22,7 @@ import torch
 from gato_lite.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, set_aside_after
 from gato_lite.model import Gato, Losses
 from gato_lite.run import RunError, load_weights
+from gato_lite.train.blocks import default_compiler
 from gato_lite.train.console import PROGRAM, print_note
 from gato_lite.train.gradient import Gradient
 from gato_lite.train.loader import Prefetch
@@ -32,6 +33,7 @@ from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.signals import Interrupted, Signals
 from gato_lite.train.stops import TrainingStoppedError, disk_refused, is_out_of_memory, not_finite, out_of_memory
+from gato_lite.train.transfer import Transfer
 from gato_lite.train.utilisation import matmul_peak, step_flops
 
 __all__ = ["Interrupted", "Length", "Progress", "Trainer", "TrainingStoppedError"]
@@ -128,8 +130,15 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self._gradient = Gradient(
-            gato, config.tokens_per_step, accumulate=config.accumulate, ranks=ranks, precision=config.precision
+            gato,
+            config.tokens_per_step,
+            accumulate=config.accumulate,
+            ranks=ranks,
+            precision=config.precision,
+            compiler=default_compiler(gato.device) if config.compile else None,
+            checkpoint_activations=config.checkpoints_activations,
         )
+        self._transfer = Transfer(gato.device)
         self._peak = matmul_peak(gato.device, precision=config.precision) * ranks.size
         self._in_a_row = 0
         self._refused = 0
@@ -241,7 +250,7 @@ class Trainer:
         return {"step": self.step, "elapsed_s": round(self.elapsed_s, 3), "progress": round(self.done, 5)}
 
     def _part(self, step: int) -> Part:
-        return self.mixture.part(step, self._gradient.n_shard, self.ranks)
+        return self._transfer.send(self.mixture.part(step, self._gradient.n_shard, self.ranks))
 
     def _ends(self, until: float, signals: Signals) -> bool:
         """Whether the steps end here, on all ranks alike: by the first one's clock, or by a signal to any."""
@@ -281,7 +290,7 @@ class Trainer:
     def _read(self, parts: Prefetch[Part]) -> Part:
         """The next step's part; where there is none to be had, what was trained so far is saved."""
         try:
-            return next(parts)
+            return self._transfer.receive(next(parts))
         except Exception:
             self._try_to_save()
             raise
@@ -319,9 +328,14 @@ class Trainer:
         self.elapsed_s += time.perf_counter() - start
 
     def _update(self, part: Part) -> Losses | None:
-        """One optimiser step; None if its loss or gradient is not finite, and then nothing has changed."""
+        """One optimiser step; None if its loss or gradient is not finite, and then nothing has changed.
+
+        What the host has to know of a step it reads in one go, before the optimiser: the only time that it waits for
+        the device. While that works on the update, the next step is on its way.
+        """
         losses = self._gradient.backward(part.shards, part.n_target)
         norm = torch.nn.utils.clip_grad_norm_(self.gato.parameters(), self.config.gradient_clip, foreach=True)
+        losses, norm = losses.on_host(norm)
         if not torch.isfinite(losses.mean) or not torch.isfinite(norm):
             self._optimiser.clear()
             return None
@@ -348,6 +362,7 @@ class Trainer:
             "rate_factor": round(schedule(self.done, self.step, self.config.warmup_steps), 5),
             "waited_s": round(meter.waited_s, 5),
             "skipped": len(self.skipped),
+            **({"compiled": self._gradient.n_compiled} if self._gradient.compiles else {}),
         }
         journal.write(line, tags_of(line))
         if self._on_progress is not None:

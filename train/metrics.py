@@ -155,11 +155,11 @@ class Meter:
         return {"names": self.names, "sums": self.sums.tolist(), "counts": self.counts.tolist(), **rates}
 
     def add(self, losses: Losses, tokens: int, flops: float, seconds: float, ranks: Ranks) -> None:
-        """Counts one step: this rank's losses, tokens and arithmetic, to which the other ranks' are added."""
+        """Counts one step: this rank's losses (on the host), tokens and arithmetic, to which other ranks' are added."""
         sums, counts = np.zeros_like(self.sums), np.zeros_like(self.counts)
         for group, nats in losses.groups:
             tasks = self._task[group.tasks.numpy()]
-            sums[:, group.modality] += np.bincount(tasks, nats.float().cpu().numpy(), len(self.names))
+            sums[:, group.modality] += np.bincount(tasks, nats.numpy(), len(self.names))
             counts[:, group.modality] += np.bincount(tasks, minlength=len(self.names))
         both = ranks.sum_numbers(np.concatenate([sums.ravel(), counts.ravel(), [tokens, flops]]))
         self.sums += both[: sums.size].reshape(sums.shape)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gato_lite.model import StreamTensors, stream_tensors
 from gato_lite.sequence import PATCH_PLACES, Document, lay_out, patch_places
@@ -30,6 +31,8 @@ class Part:
     """Each with a target, unless the whole step has none; a rank may be left with none where documents are few."""
     n_target: int
     """Target tokens of the whole step, over all ranks."""
+    arrived: torch.cuda.Event | None = None
+    """After which the shards are on their device; None where nothing is on its way."""
 
     @property
     def n_tokens(self) -> int:

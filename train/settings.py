@@ -54,6 +54,11 @@ class TrainConfig:
     """Largest norm of the gradient."""
     precision: Precision = "auto"
     """What matrices are multiplied in; weights, sums of gradients and, on a CPU, attention are float32 in any case."""
+    compile: bool = True
+    """Whether blocks are compiled, where that pays: on CUDA. The first step then takes about a minute."""
+    checkpoint_activations: bool | None = None
+    """Whether each block is computed again in the backward pass in place of being kept: a third more time, far less
+    memory; None does so for gato-1.18b."""
     seed: int = 0
     """Of weights and batches."""
     checkpoint_every_s: float = 120.0
@@ -79,6 +84,12 @@ class TrainConfig:
             raise ValueError(f"piece_noise must be in [0, 1), got piece_noise={self.piece_noise}")
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed must be in 0..2**63 - 1, got seed={self.seed}")
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether each block is computed again in the backward pass."""
+        chosen = self.checkpoint_activations
+        return self.preset == "gato-1.18b" if chosen is None else chosen
 
     def model(self, vocab_size: int) -> GatoConfig:
         """Shape of the model."""

@@ -56,6 +56,20 @@ RUN_ENTRIES: Final = frozenset(
     }
 )
 """Names of what is written into a run's folder, TensorBoard's events apart."""
+FREE: Final = frozenset(
+    {
+        "steps",
+        "minutes",
+        "accumulate",
+        "compile",
+        "checkpoint_activations",
+        "log_every",
+        "checkpoint_every_s",
+        "evaluate_every_s",
+        PICTURES_KEY,
+    }
+)
+"""What a resumed run may change: how long it is, how its steps are computed, and how often it tells of itself."""
 
 
 def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
@@ -189,8 +203,7 @@ def _check_same(file: Path, stored: Mapping[str, Any], asked: Mapping[str, Any])
     """
     stored = {**msgspec.to_builtins(asdict(TrainConfig())), **stored}
     asked = msgspec.to_builtins(asked)
-    free = ("steps", "minutes", "accumulate", "log_every", "checkpoint_every_s", "evaluate_every_s", PICTURES_KEY)
-    changed = [name for name in asked if name not in free and stored.get(name) != asked[name]]
+    changed = [name for name in asked if name not in FREE and stored.get(name) != asked[name]]
     if changed:
         told = "; ".join(f"{name} was {stored.get(name)}, got {asked[name]}" for name in changed[:4])
         raise RunError(f"{file}: --resume needs the recipe, options and data that began the run: {told}")

@@ -290,10 +290,10 @@ def fails_at(made: Trainer, step: int, error: Callable[[], Exception]) -> None:
     """The model's loss of one step raises, as an allocation in it would."""
     loss = made.gato.loss
 
-    def failing(stream: StreamTensors) -> Any:
+    def failing(stream: StreamTensors, **how: Any) -> Any:
         if made.step == step:
             raise error()
-        return loss(stream)
+        return loss(stream, **how)
 
     made.gato.loss = failing  # type: ignore[assignment, method-assign]
 

@@ -157,7 +157,9 @@ def test_cuda_backends_are_the_formula(backend: str) -> None:
     q, k, v = (torch.randn(n_token, 3, 64, generator=generator).bfloat16() for _ in range(3))
     expected = by_hand(q, k, v, offsets)
     inputs = [part.cuda().requires_grad_() for part in (q, k, v)]
-    out = attend(*inputs, offsets, backend)  # type: ignore[arg-type]
+    cuts = torch.from_numpy(offsets.astype(np.int32)).cuda()
+    out = attend(*inputs, offsets, backend, cuts)  # type: ignore[arg-type]
+    assert backend not in {"auto", "varlen"} or torch.equal(out, attend(*inputs, offsets, backend))  # type: ignore[arg-type]
     torch.testing.assert_close(out.cpu().double(), expected, atol=0.03, rtol=0.03)
     out.float().square().sum().backward()
     reference = [part.double().requires_grad_() for part in (q, k, v)]

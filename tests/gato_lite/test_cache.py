@@ -26,13 +26,14 @@ def drawn(n: int, seed: int) -> Tokens:
     st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 4), min_size=1), min_size=1, max_size=6),
     st.integers(),
     st.booleans(),
+    st.booleans(),
 )
-def test_any_reads_are_one_forward(reads: list[dict[int, int]], seed: int, older: bool) -> None:
+def test_any_reads_are_one_forward(reads: list[dict[int, int]], seed: int, older: bool, fixed: bool) -> None:
     """Rows read different counts, in different orders, some not at all; now and then one starts over."""
     gatos, uncached = SHARED
     gato = gatos[older]
     generator = np.random.default_rng(abs(seed) % 2**32)
-    decoder = Decoder(gato, 4, 16)
+    decoder = Decoder(gato, 4, 16, fixed=fixed)
     held: list[list[int]] = [[] for _ in range(4)]
     for counts in reads:
         rows = [int(row) for row in generator.permutation(list(counts))]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from gymnasium import spaces
 
 from gato_lite.bins import SPREAD
-from gato_lite.config import GatoConfig
+from gato_lite.config import GatoConfig, PatchEncoder
 from gato_lite.exchange import picture_tokens
 from gato_lite.model import MODALITIES, Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, Stream, concatenate, lay_out, plain
@@ -246,6 +247,17 @@ def test_counts_of_parameters(gato: Gato) -> None:
     assert gato.n_block_parameters == 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 32 + 16) + 2 * 32
 
 
+def test_losses_come_to_the_host_in_one_piece(gato: Gato) -> None:
+    losses = gato.loss(stream_of(gato, documents(gato.vocabulary)))
+    copied, number = losses.on_host(torch.tensor(3.5))
+    assert number == 3.5
+    assert copied.mean == losses.mean
+    assert not copied.mean.requires_grad
+    for (group, nats), (same, others) in zip(losses.groups, copied.groups, strict=True):
+        assert group is same
+        assert torch.equal(nats, others)
+
+
 def test_a_stream_moves_whole(gato: Gato) -> None:
     stream = stream_of(gato, documents(gato.vocabulary))
     moved = stream.to(torch.device("cpu"))
@@ -258,3 +270,26 @@ def test_empty_documents_are_harmless(gato: Gato) -> None:
     empty = Document(tokens=plain([]), target=np.zeros(0, np.bool_), labels=np.zeros(0, np.int32))
     with_empty: Stream = lay_out([empty, *made, empty])
     assert torch.equal(gato(stream_tensors(with_empty, gato.vocabulary, None)), gato(stream_of(gato, made)))
+
+
+@pytest.mark.parametrize("encoder", get_args(PatchEncoder))
+@pytest.mark.parametrize("backend", ["sdpa", "varlen"])
+def test_a_step_asks_the_device_for_no_number(
+    make: Callable[..., Gato], encoder: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that has none, and so could not answer; nor is anything elsewhere."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _kind: False)  # it knows nothing of that device
+    gato = make(patch_encoder=encoder)
+    vocabulary = gato.vocabulary
+    grid = picture_tokens(np.zeros((7, 7, 3), np.uint8), vocabulary)
+    actions = plain([vocabulary.bin_ids[5], vocabulary.discrete_ids[5]])
+    tokens = concatenate([plain([1, 2]), grid, actions])
+    acted = Document(tokens=tokens, target=np.arange(len(tokens)) > len(tokens) - 3, labels=tokens.ids)
+    made = [*documents(vocabulary)[3:], acted]  # without chunks, for whose autocast that device has no word
+    stream = stream_of(gato, made).to(torch.device("meta")).filled_up(512)
+    assert len(stream.positions) == 512
+    assert len(stream.targets) == 3
+    losses = gato.to("meta").loss(stream, backend)  # type: ignore[arg-type]
+    found = torch.autograd.grad(losses.mean, list(gato.parameters()), allow_unused=True)
+    assert {gradient.device.type for gradient in found if gradient is not None} == {"meta"}
+    assert sum(gradient is None for gradient in found) < 6

@@ -181,8 +181,8 @@ def poison(made: Trainer, steps: set[int]) -> None:
     """Makes the loss of some steps not finite."""
     loss = made.gato.loss
 
-    def poisoned(stream: StreamTensors) -> Any:
-        losses = loss(stream)
+    def poisoned(stream: StreamTensors, **how: Any) -> Any:
+        losses = loss(stream, **how)
         return replace(losses, mean=losses.mean * float("nan")) if made.step in steps else losses
 
     made.gato.loss = poisoned  # type: ignore[assignment, method-assign]
@@ -355,3 +355,20 @@ def test_evaluations_take_at_most_their_share_over_all_calls(tmp_path: Path) -> 
     assert run._next_evaluation > 0.3 / loop.EVALUATION_SHARE
     scored = [line for line in metrics(tmp_path / "run") if "score_by_suite" in line]
     assert [line["score_by_suite"] for line in scored] == [{"suite": 0.5}]
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.usefixtures("compilable")
+def test_a_run_whose_blocks_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, by a compiler that needs none: metrics count the graphs, and the losses are the same."""
+    lines = []
+    for compiler in (None, "aot_eager"):
+        monkeypatch.setattr(loop, "default_compiler", lambda _device, compiler=compiler: compiler)
+        run = tmp_path / str(compiler)
+        trainer(run, Length(steps=21)).train()
+        lines.append([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()])
+    assert len(lines[0]) == len(lines[1]) == 3
+    for before, after in zip(*lines, strict=True):
+        assert "compiled" not in before
+        assert 2 <= after["compiled"] <= 3  # one layer: before and after attention, of one or two numbers of targets
+        assert after["loss"] == pytest.approx(before["loss"], abs=1e-3)

@@ -7,7 +7,7 @@ import torch
 from gato_lite.config import GatoConfig
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
-from gato_lite.train.utilisation import matmul_dtype, matmul_peak, step_flops
+from gato_lite.train.utilisation import datasheet_peak, matmul_dtype, matmul_peak, step_flops
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=64)
 
@@ -53,4 +53,30 @@ def test_matrices_are_multiplied_in_what_is_fast(
     assert matmul_dtype(torch.device("cpu")) == expected
     assert matmul_dtype(torch.device("cpu"), "float32") == torch.float32
     assert matmul_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
-    assert matmul_dtype(torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "capability, expected", [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_gpus_that_emulate_bfloat16_take_float32(
+    capability: tuple[int, int], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert matmul_dtype(torch.device("cuda")) == expected
+    assert matmul_dtype(torch.device("cuda"), "bfloat16") == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("cpu", None),
+    ],
+)
+def test_peaks_that_the_maker_states(name: str, expected: float | None) -> None:
+    assert datasheet_peak(name, torch.bfloat16) == expected
+    assert datasheet_peak(name, torch.float32) is None

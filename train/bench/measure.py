@@ -17,7 +17,7 @@ import torch
 
 from gato_lite.train.cores import usable_cores
 from gato_lite.train.settings import Precision
-from gato_lite.train.utilisation import matmul_dtype, matmul_peak
+from gato_lite.train.utilisation import datasheet_peak, device_name, matmul_dtype, matmul_peak
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +99,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What matrices are multiplied in."""
     matmul_flops: float
     """FLOP/s of a large matmul in that precision, measured in the same run."""
+    datasheet_flops: float | None
+    """What the GPU's maker states for it; None where that is not known."""
 
 
 def this_machine(device: torch.device, precision: Precision = "float32") -> Machine:
@@ -107,11 +109,12 @@ def this_machine(device: torch.device, precision: Precision = "float32") -> Mach
         processor=_processor(),
         cores=usable_cores(),
         threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         torch=str(torch.__version__),
         python=platform.python_version(),
         precision=str(matmul_dtype(device, precision)).removeprefix("torch."),
         matmul_flops=matmul_peak(device, 1.0, precision),
+        datasheet_flops=datasheet_peak(device_name(device), matmul_dtype(device, precision)),
     )
 
 

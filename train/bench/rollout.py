@@ -17,10 +17,13 @@ import msgspec
 import numpy as np
 import torch
 
+from gato_lite.cache import Decoder
 from gato_lite.config import GatoConfig, TokenSpec
 from gato_lite.envs.experts import AnyEnv
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
+from gato_lite.sequence import plain
+from gato_lite.train.training import training_device
 
 Found = TypeVar("Found")
 
@@ -33,6 +36,10 @@ MIXED: Final = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "FrozenLake-v1")
 SIZES: Final = ((1, 64), (1, 1024), (1, 4096), (8, 64), (8, 1024), (8, 4096), (32, 64), (32, 256), (32, 1024), (64, 64),
                 (64, 1024))  # fmt: skip
 """(slots, tokens of context) that are timed."""
+ALONE: Final = ((8, 256),)
+"""(slots, tokens of context) at which a model is timed alone."""
+ALONE_ON_CUDA: Final = ((8, 256), (512, 256), (512, 1024))
+"""The same on a GPU."""
 
 
 class Arm(gym.Env[np.ndarray, np.ndarray]):
@@ -79,16 +86,41 @@ class StepSpeed(msgspec.Struct, frozen=True, kw_only=True):
     sampling: float
 
 
+class ModelSpeed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model alone: reads of a few tokens for every slot, without environments, tokenising or sampling."""
+
+    model: str
+    slots: int
+    context: int
+    """Tokens that each slot held, at most."""
+    tokens_per_step: int
+    """Of one slot."""
+    milliseconds: float
+    """Median time of one read for all slots."""
+    steps_per_second: float
+    """Of all slots together, where a step is one read."""
+
+
 def fresh(context_length: int, **changes: Any) -> Gato:  # Any: fields of the configuration
-    """A model of `SHAPE` with every weight drawn, also those that start at zero."""
+    """A model of `SHAPE` where training would be, with every weight drawn, also those that start at zero."""
     shape = {**SHAPE, "context_length": context_length, **changes}
-    gato = Gato(GatoConfig(**shape)).eval()
+    return _drawn(GatoConfig(**shape))
+
+
+def _drawn(config: GatoConfig) -> Gato:
+    gato = Gato(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in gato.transformer.named_parameters():
             if name.endswith("_out.weight"):
                 weight.normal_(0.0, weight.shape[-1] ** -0.5, generator=generator)
-    return gato
+    return gato.to(training_device())
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Players:
@@ -143,6 +175,7 @@ class Players:
         def timed(*args: Any, **named: Any) -> Found:
             start = time.perf_counter()
             found = call(*args, **named)
+            _wait(self.policy.gato.device)
             self.spent[part] += time.perf_counter() - start
             return found
 
@@ -181,6 +214,43 @@ def measure_steps(gato: Gato, name: str, n_slot: int, context: int, rounds: int 
         environment_only=environment_limit(name, n_slot),
         **shares,
     )
+
+
+@torch.inference_mode()
+def measure_model(model: str, n_slot: int, context: int, n_token: int = 2, rounds: int = 12) -> ModelSpeed:
+    """Times reads of `n_token` tokens for every slot of a preset, at a context of at most `context` tokens.
+
+    Two tokens, an observation and an action, are what a step of CartPole takes by default.
+    """
+    gato = _drawn(GatoConfig.preset(model, context_length=context))
+    decoder = Decoder(gato, n_slot)
+    tokens = plain(
+        np.random.default_rng(0).integers(0, gato.vocabulary.bin_ids.stop, n_slot * n_token).astype(np.int32)
+    )
+    slots, counts = range(n_slot), [n_token] * n_slot
+    decoder.cursors[:] = context - (rounds + 3) * n_token  # what is held costs the same whatever it is
+    seconds = []
+    for turn in range(rounds + 3):
+        start = time.perf_counter()
+        decoder.read(slots, tokens, counts)
+        _wait(gato.device)
+        if turn >= 3:
+            seconds.append(time.perf_counter() - start)
+    median = float(np.median(seconds))
+    return ModelSpeed(
+        model=model,
+        slots=n_slot,
+        context=context,
+        tokens_per_step=n_token,
+        milliseconds=1e3 * median,
+        steps_per_second=n_slot / median,
+    )
+
+
+def measure_models() -> list[ModelSpeed]:
+    """`lite-5m` alone, for as many slots as the device is made for."""
+    on_cuda = training_device().type == "cuda"
+    return [measure_model("lite-5m", *size) for size in (ALONE_ON_CUDA if on_cuda else ALONE)]
 
 
 def environment_limit(name: str, n_slot: int, seconds: float = 0.1) -> float:

@@ -1,8 +1,9 @@
 """How fast a training step is, and how near to what the machine can do.
 
 A step is what the training loop does with a stream: loss, gradient, clipping, AdamW (at rate zero, so that the weights
-stay). Its share of the matmul peak is that of the peak measured just before it, the median over rounds; what counts as
-arithmetic is said in `gato_lite.train.utilisation`.
+stay). On a GPU its blocks are compiled, as in training, and how many graphs that took is counted. Its share of the
+matmul peak is that of the peak measured just before it, the median over rounds; what counts as arithmetic is said in
+`gato_lite.train.utilisation`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ import msgspec
 import numpy as np
 import torch
 
-from gato_lite.config import GatoConfig
+from gato_lite.config import PRESETS, GatoConfig
 from gato_lite.envs.dataset import Dataset
 from gato_lite.model import Gato, StreamTensors
 from gato_lite.tokenizers.vocabulary import Vocabulary
-from gato_lite.train.bench.train_data import mixture_of
+from gato_lite.train.bench.train_data import STREAM_TOKENS, mixture_of
+from gato_lite.train.blocks import default_compiler
 from gato_lite.train.console import OnProgress
 from gato_lite.train.gradient import Gradient
+from gato_lite.train.mixture import Mixture
 from gato_lite.train.optimiser import Optimiser
 from gato_lite.train.settings import Precision, TrainConfig
-from gato_lite.train.utilisation import matmul_peak, step_flops
+from gato_lite.train.utilisation import datasheet_peak, device_name, matmul_dtype, matmul_peak, step_flops
 
 SMALL: Final = GatoConfig(
     n_layer=4, n_head=4, d_model=256, d_ff=1024, context_length=256, token_shift=True, head_norm=True
 )
 """Four layers of width 256: the size at which other trainers were measured on CartPole."""
 SMALL_NAME: Final = "4 layers of 256"
+TOKENS_ON_CUDA: Final = {"gato-79m": 65_536, "gato-364m": 32_768, "gato-1.18b": 16_384}
+"""Tokens in a stream on a GPU, for documents of at most 1,024, as in the paper: enough work, and 80 GB hold it."""
+SMALL_TOKENS_ON_CUDA: Final = 65_536
+"""The same of every other model, for documents of at most 256."""
+N_OTHER: Final = 8
+"""Streams, of other documents, for which nothing should be compiled anew."""
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +60,12 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     """Arithmetic of the step over what matmuls do in the same time, median over rounds."""
     peak_share_low: float
     peak_share_high: float
+    datasheet_share: float | None
+    """The same over the peak that the GPU's maker states; None where that is not known."""
+    compiled: int
+    """Graphs compiled for the first step."""
+    recompiled: int
+    """Graphs compiled for other streams after it."""
     rounds: int
 
 
@@ -65,9 +80,34 @@ def fresh_gato(config: GatoConfig, device: torch.device) -> Gato:
     return gato
 
 
-def config_of(model: str) -> GatoConfig:
-    """A preset at the context of training, or the model called `SMALL_NAME`."""
-    return SMALL if model == SMALL_NAME else GatoConfig.preset(model, context_length=TrainConfig().context_length)
+def training_of(model: str, device: torch.device) -> TrainConfig:
+    """How a preset, or the model called `SMALL_NAME`, is trained here: streams of a size that suits the device."""
+    preset = model if model in PRESETS else TrainConfig().preset
+    if device.type == "cpu":
+        return TrainConfig(preset=preset, tokens_per_step=STREAM_TOKENS)
+    if model in TOKENS_ON_CUDA:
+        return TrainConfig(preset=preset, tokens_per_step=TOKENS_ON_CUDA[model], context_length=1024)
+    return TrainConfig(preset=preset, tokens_per_step=SMALL_TOKENS_ON_CUDA)
+
+
+def config_of(model: str, device: torch.device) -> GatoConfig:
+    """The shape of a preset at the context of training, or of the model called `SMALL_NAME`."""
+    return (
+        SMALL
+        if model == SMALL_NAME
+        else GatoConfig.preset(model, context_length=training_of(model, device).context_length)
+    )
+
+
+def gradient_of(gato: Gato, config: TrainConfig, precision: Precision = "auto") -> Gradient:
+    """As training computes it, in one shard: threads, if there are several, divide each operation."""
+    return Gradient(
+        gato,
+        1 if gato.device.type == "cpu" else config.tokens_per_step,
+        precision=precision,
+        compiler=default_compiler(gato.device),
+        checkpoint_activations=config.checkpoints_activations,
+    )
 
 
 def training_step(gato: Gato, shards: Sequence[StreamTensors], gradient: Gradient) -> Callable[[], float]:
@@ -110,21 +150,26 @@ def measure_speeds(
     speeds = []
     for done, (model, workload) in enumerate(pairs):
         on_progress(done, len(pairs))
-        stream = mixture_of(workloads[workload], vocabulary).stream(0)
-        speeds.append(_speed(model, workload, stream, device, rounds, precision))
+        config = training_of(model, device)
+        mixture = mixture_of(workloads[workload], vocabulary, config.tokens_per_step, config.context_length)
+        speeds.append(_speed(model, workload, mixture, device, rounds, precision))
     on_progress(len(pairs), len(pairs))
     return speeds
 
 
 def _speed(
-    model: str, workload: str, stream: StreamTensors, device: torch.device, rounds: int, precision: Precision
+    model: str, workload: str, mixture: Mixture, device: torch.device, rounds: int, precision: Precision
 ) -> Speed:
-    gato = fresh_gato(config_of(model), device)
-    with Gradient(
-        gato, 1, precision=precision
-    ) as gradient:  # one shard: threads, if there are several, divide each operation
+    if default_compiler(device) is not None:
+        torch.compiler.reset()  # what was compiled for other models counts towards a limit
+    gato = fresh_gato(config_of(model, device), device)
+    stream = mixture.stream(0).to(device)
+    with gradient_of(gato, training_of(model, device), precision) as gradient:
         step = training_step(gato, [stream], gradient)
         step()
+        n_compiled = gradient.n_compiled
+        for other in range(1, N_OTHER + 1 if gradient.compiles else 1):
+            gradient.backward([mixture.stream(other)])
         seconds, shares = [], []
         for _ in range(rounds):
             peak = matmul_peak(device, 0.2, precision)
@@ -132,7 +177,9 @@ def _speed(
             step()
             seconds.append(time.perf_counter() - start)
             shares.append(step_flops(gato, stream) / seconds[-1] / peak)
+        n_recompiled = gradient.n_compiled - n_compiled
     median = float(np.median(seconds))
+    stated = datasheet_peak(device_name(device), matmul_dtype(device, precision))
     only_control = workload in {"control", "babyai"}  # one action token a timestep
     return Speed(
         model=model,
@@ -146,5 +193,8 @@ def _speed(
         peak_share=float(np.median(shares)),
         peak_share_low=min(shares),
         peak_share_high=max(shares),
+        datasheet_share=None if stated is None else step_flops(gato, stream) / median / stated,
+        compiled=n_compiled,
+        recompiled=n_recompiled,
         rounds=rounds,
     )

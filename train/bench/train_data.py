@@ -24,7 +24,7 @@ from gato_lite.train.mixture import Mixture
 from gato_lite.train.settings import TrainConfig
 
 STREAM_TOKENS: Final = 4096
-"""Tokens in a stream, up to the end of its last document."""
+"""Tokens in a stream, up to the end of its last document; on a GPU more (`train.training_of`)."""
 SHORT_STREAM_TOKENS: Final = 1024
 """Of a stream that is also computed in wasteful ways."""
 
@@ -53,9 +53,11 @@ def record_workloads(out: Path, on_progress: OnProgress) -> dict[str, list[Datas
     return found
 
 
-def mixture_of(datasets: Sequence[Dataset], vocabulary: Vocabulary, tokens: int = STREAM_TOKENS) -> Mixture:
+def mixture_of(
+    datasets: Sequence[Dataset], vocabulary: Vocabulary, tokens: int = STREAM_TOKENS, context_length: int = 256
+) -> Mixture:
     """Streams of about that many tokens of these datasets: each kind of data an equal share of the tokens."""
-    config = TrainConfig(tokens_per_step=tokens)
+    config = TrainConfig(tokens_per_step=tokens, context_length=context_length)
     suites = [dataset.info.task.split("/")[0] for dataset in datasets]
     data = [(dataset, 1.0 / suites.count(suite)) for dataset, suite in zip(datasets, suites, strict=True)]
     return make_mixture(weighted_sources(data, vocabulary, config), vocabulary, config)

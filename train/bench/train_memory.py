@@ -16,8 +16,7 @@ import msgspec
 import torch
 
 from gato_lite.model import Gato, StreamTensors
-from gato_lite.train.bench.train import config_of, fresh_gato, training_step
-from gato_lite.train.gradient import Gradient
+from gato_lite.train.bench.train import config_of, fresh_gato, gradient_of, training_of, training_step
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +36,7 @@ def measure_memory(model: str, workload: str, stream: StreamTensors, device: tor
     """Peak memory of steps on `stream` with one thread; None where the system does not tell."""
     if device.type == "cpu" and not Path("/proc/self/status").exists():
         return None
-    gato = Gato(config_of(model))
+    gato = Gato(config_of(model, device))
     if device.type == "cuda":
         peak = _peak(model, stream, device)
     else:
@@ -48,21 +47,24 @@ def measure_memory(model: str, workload: str, stream: StreamTensors, device: tor
         workload=workload,
         peak=peak,
         parameters=16 * gato.n_parameters,
-        activations=activation_bytes(gato, stream),
+        activations=activation_bytes(gato, stream, checkpointed=training_of(model, device).checkpoints_activations),
     )
 
 
-def activation_bytes(gato: Gato, stream: StreamTensors) -> int:
+def activation_bytes(gato: Gato, stream: StreamTensors, *, checkpointed: bool = False) -> int:
     """Float32 numbers that the backward pass of a stream reads again, as bytes.
 
     A token and block: the input and output of two norms, queries, keys and values before and after turning, what
     attention read, and the hidden layer before, after and squared. A target row: its logits and their softmax. What
-    follows the last block's attention counts for the target rows alone; encoders are left out.
+    follows the last block's attention counts for the target rows alone; encoders are left out. Of blocks that are
+    computed again, what goes into each counts, and all of one.
     """
     config = gato.config
     before, after = 8 * config.d_model, 4 * config.d_model + 3 * config.d_ff  # numbers a token and block
     n_token, n_target = len(stream.positions), stream.n_target
     blocks = config.n_layer * before * n_token + after * ((config.n_layer - 1) * n_token + n_target)
+    if checkpointed:
+        blocks = (config.n_layer * config.d_model + before + after) * n_token
     vocabulary = gato.vocabulary
     classes = (len(vocabulary.text_ids) + 1, len(vocabulary.bin_ids), len(vocabulary.discrete_ids))
     head = sum(2 * classes[group.modality] * len(group.rows) for group in stream.targets)
@@ -78,8 +80,8 @@ def _peak(model: str, stream: StreamTensors, device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
     else:
         before = _status("VmRSS")
-    gato = fresh_gato(config_of(model), device)
-    with Gradient(gato, 1) as gradient:
+    gato = fresh_gato(config_of(model, device), device)
+    with gradient_of(gato, training_of(model, device)) as gradient:
         step = training_step(gato, [stream], gradient)
         step()
         step()

@@ -11,7 +11,7 @@ from tyro.conf import arg
 from gato_lite.train.console import bar, print_table, to_json, write_whole
 
 if TYPE_CHECKING:
-    from gato_lite.train.bench.rollout import StepSpeed
+    from gato_lite.train.bench.rollout import ModelSpeed, StepSpeed
     from gato_lite.train.bench.rollout_ways import Comparison, Flatness
 
 EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
@@ -19,7 +19,7 @@ EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Measure how fast a model acts, by one thread: by slots, context and action size, and other ways beside ours.
+    """Measure how fast a model acts, by one thread or on a GPU: by slots, context and action size, and other ways.
 
     About two minutes. The weights are fresh, so the scores mean nothing and are not shown.
     """
@@ -33,12 +33,13 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Prints three tables."""
+    """Prints four tables."""
     import torch
 
     from gato_lite.train.bench.measure import this_machine
-    from gato_lite.train.bench.rollout import measure_sizes
+    from gato_lite.train.bench.rollout import measure_models, measure_sizes
     from gato_lite.train.bench.rollout_ways import compare, measure_flatness
+    from gato_lite.train.training import training_device
 
     if options.episode < 10 or options.threads < 1:
         raise ValueError(
@@ -51,9 +52,13 @@ def run(options: Options) -> None:
         ways = compare(on_progress=show)
     with bar("one long episode", "tenths") as show:
         flat = measure_flatness(options.episode, on_progress=show)
-    machine = this_machine(torch.device("cpu"))
-    print(f"{machine.processor}, {machine.threads} of {machine.cores} cores, torch {machine.torch}; fresh weights\n")
+    models = measure_models()
+    machine = this_machine(training_device())
+    where = f"{machine.processor}, {machine.device}, {machine.threads} of {machine.cores} cores"
+    print(f"{where}, torch {machine.torch}; fresh weights\n")
     print_speeds(speeds)
+    print()
+    print_models(models)
     print()
     print_ways(ways)
     print(
@@ -61,7 +66,7 @@ def run(options: Options) -> None:
         f"step in the second tenth, {flat.last_tenth_ms:.2f} in the last, ratio {flat.ratio:.2f}"
     )
     if options.json is not None:
-        found: list[StepSpeed | Comparison | Flatness] = [*speeds, *ways, flat]
+        found: list[StepSpeed | ModelSpeed | Comparison | Flatness] = [*speeds, *models, *ways, flat]
         report = {"command": "gato-lite bench rollout", "machine": machine, "results": found}
         write_whole(options.json, to_json(report) + "\n")
 
@@ -86,6 +91,23 @@ def print_speeds(speeds: list[StepSpeed]) -> None:
     ]
     print_table([*header, *(f"{share} %" for share in shares)], rows, numbers=header[1:])
     print("sustained: with the older half dropped and the rest read again whenever the context is full")
+
+
+def print_models(models: list[ModelSpeed]) -> None:
+    """A row for each number of slots and context of a model alone."""
+    header = ["model alone", "slots", "context", "tokens a step", "ms", "steps/s"]
+    rows = [
+        [
+            speed.model,
+            f"{speed.slots}",
+            f"{speed.context:,}",
+            f"{speed.tokens_per_step}",
+            f"{speed.milliseconds:.2f}",
+            f"{speed.steps_per_second:,.0f}",
+        ]
+        for speed in models
+    ]
+    print_table(header, rows, numbers=header[1:])
 
 
 def print_ways(ways: list[Comparison]) -> None:

@@ -28,7 +28,8 @@ EXAMPLE: Final = "gato-lite bench train --preset lite-1m --rounds 2 --json speed
 class Options:
     """Measure training steps: rates, the share of the matmul peak, and what single decisions are worth.
 
-    About two minutes with one thread; nothing is left behind.
+    About two minutes with one thread; on a GPU, where there is one, with larger streams and compiled blocks. Nothing is
+    left behind.
     """
 
     preset: Annotated[tuple[str, ...], arg(metavar="NAME …")] = ("lite-1m", "lite-5m")
@@ -100,23 +101,26 @@ def _decisions(
     """Comparisons on the first preset, the second thread's gain on it, and every preset's memory."""
     from gato_lite.tokenizers.vocabulary import Vocabulary
     from gato_lite.train.bench import train_compare as ways
-    from gato_lite.train.bench.train import config_of, fresh_gato
+    from gato_lite.train.bench.train import config_of, fresh_gato, training_of
     from gato_lite.train.bench.train_data import SHORT_STREAM_TOKENS, mixture_of
     from gato_lite.train.bench.train_memory import measure_memory
+    from gato_lite.train.blocks import default_compiler
     from gato_lite.train.cores import usable_cores
 
     vocabulary, rounds = Vocabulary.shipped(), options.rounds
-    gato = fresh_gato(config_of(options.preset[0]), device)
+    gato = fresh_gato(config_of(options.preset[0], device), device)
     short = "babyai" if "babyai" in workloads else "control"
     mixed = mixture_of(workloads["mixed"], vocabulary)
     stream = mixed.stream(0).to(device)
     brief = mixture_of(workloads[short], vocabulary, SHORT_STREAM_TOKENS).stream(0).to(device)
-    total = 4 + len(options.preset)
+    compiler = default_compiler(device)
+    total = 5 + len(options.preset)
     compared: list[Comparison] = []
     for what, losses in (
         ("attention, mixed", ways.attention_losses(gato, stream)),
         (f"head, {short}", ways.head_losses(gato, brief)),
         (f"padding, {short}", ways.padding_losses(gato, brief)),
+        *([("blocks, mixed", ways.block_losses(gato, stream, compiler))] if compiler is not None else []),
     ):
         show(len({row.what for row in compared}), total)
         compared += ways.compare(what, gato, losses, rounds=rounds)
@@ -125,14 +129,17 @@ def _decisions(
         second = ways.measure_threads(gato, mixed.shards(0, 1), mixed.shards(0, 2), rounds, options.precision)
     found = []
     for index, name in enumerate(options.preset):
-        show(4 + index, total)
-        found.append(measure_memory(name, "mixed", mixed.stream(0), device))
+        show(5 + index, total)
+        config = training_of(name, device)
+        drawn = mixture_of(workloads["mixed"], vocabulary, config.tokens_per_step, config.context_length)
+        found.append(measure_memory(name, "mixed", drawn.stream(0), device))
     return compared, second, [memory for memory in found if memory is not None]
 
 
 def print_speeds(speeds: Sequence[Speed]) -> None:
     """A row for each model and workload."""
     header = ["model", "workload", "ms a step", "tokens/s", "target tokens/s", "timesteps/s", "of matmul peak"]
+    header += ["of datasheet", "compiled", "anew"] if any(speed.compiled for speed in speeds) else []
     rows = [
         [
             speed.model,
@@ -142,7 +149,10 @@ def print_speeds(speeds: Sequence[Speed]) -> None:
             f"{speed.target_tokens_per_s:,.0f}",
             "" if speed.timesteps_per_s is None else f"{speed.timesteps_per_s:,.0f}",
             f"{speed.peak_share:.2f} ({speed.peak_share_low:.2f}-{speed.peak_share_high:.2f})",
-        ]
+            "" if speed.datasheet_share is None else f"{speed.datasheet_share:.2f}",
+            f"{speed.compiled}",
+            f"{speed.recompiled}",
+        ][: len(header)]
         for speed in speeds
     ]
     print_table(header, rows, numbers=header[2:6])

@@ -6,9 +6,21 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from gato_lite.config import PRESETS, GatoConfig
 from gato_lite.train.bench.measure import take_turns
-from gato_lite.train.bench.rollout import BINS, Arm, Players, environment_limit, fresh, make_of, measure_steps
+from gato_lite.train.bench.rollout import (
+    BINS,
+    SHAPE,
+    Arm,
+    Players,
+    environment_limit,
+    fresh,
+    make_of,
+    measure_model,
+    measure_steps,
+)
 from gato_lite.train.bench.rollout_ways import agreeing, measure_flatness, recomputing_or_cached
+from gato_lite.train.commands.bench_rollout import print_models
 
 SMALL = {"n_layer": 1, "n_head": 2, "d_model": 16, "d_ff": 16}
 
@@ -51,6 +63,15 @@ def test_guesses_stand_as_often_as_they_are_to(share: float) -> None:
 def test_a_long_episode_is_timed() -> None:
     flat = measure_flatness(50)
     assert flat.ratio == pytest.approx(flat.last_tenth_ms / flat.second_tenth_ms)
+
+
+def test_a_model_is_timed_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", GatoConfig(**{**SHAPE, **SMALL}))
+    speed = measure_model("tiny", 3, 64, rounds=2)
+    assert (speed.model, speed.slots, speed.context, speed.tokens_per_step) == ("tiny", 3, 64, 2)
+    assert speed.steps_per_second == pytest.approx(3 / speed.milliseconds * 1e3)
+    print_models([speed])
+    assert "model alone" in capsys.readouterr().out
 
 
 def test_the_arm_is_an_environment() -> None:

@@ -19,6 +19,7 @@ from gato_lite.train.bench.measure import take_turns
 from gato_lite.train.bench.train_data import WORKLOADS, mixture_of, record_workloads
 from gato_lite.train.bench.train_memory import activation_bytes, measure_memory
 from gato_lite.train.commands.bench_train import print_comparisons, print_speeds, print_threads_and_memory
+from gato_lite.train.datasets import open_data
 from gato_lite.train.gradient import Gradient
 
 CPU = torch.device("cpu")
@@ -65,6 +66,37 @@ def test_ways_are_the_same(gato: Gato, losses: Losses, capsys: pytest.CaptureFix
     assert max(row.error for row in compared) < 1e-4
     print_comparisons(compared)
     assert "the decision" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.usefixtures("compilable")
+def test_ways_of_running_blocks_are_the_same(gato: Gato) -> None:
+    made = train_compare.block_losses(gato, stream_of(5, 9, 9, 17), "aot_eager")
+    compared = train_compare.compare("blocks", gato, made, rounds=1)
+    assert [row.variant for row in compared] == ["as they stand", "compiled", "computed again"]
+    assert max(row.error for row in compared) < 1e-4
+
+
+def test_a_gpu_gets_larger_streams() -> None:
+    gpu = torch.device("cuda")
+    for name, tokens in train.TOKENS_ON_CUDA.items():
+        config = train.training_of(name, gpu)
+        assert (config.tokens_per_step, config.context_length) == (tokens, 1024)
+        assert config.checkpoints_activations == (name == "gato-1.18b")
+        assert train.config_of(name, gpu) == GatoConfig.preset(name)
+    assert train.training_of(train.SMALL_NAME, gpu).tokens_per_step == 65_536
+    assert train.training_of("gato-79m", CPU).tokens_per_step == 4096
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore")
+def test_a_preset_is_measured_on_cuda() -> None:
+    """Compiled for the first stream, and for no other."""
+    workloads = {"text": [open_data("text")]}
+    (speed,) = train.measure_speeds(["lite-1m"], workloads, torch.device("cuda"), rounds=2)
+    assert speed.compiled == 3
+    assert speed.recompiled <= 1  # another quarter of the rows
+    assert 0 < speed.peak_share < 1
 
 
 def test_a_way_that_is_another_is_found(gato: Gato) -> None:
@@ -128,6 +160,7 @@ def test_workloads_are_measured(
     for speed in speeds:
         assert speed.tokens >= 4096
         assert 0 < speed.peak_share < 1
+        assert (speed.datasheet_share, speed.compiled, speed.recompiled) == (None, 0, 0)
         assert (speed.timesteps_per_s is None) == (speed.workload in {"text", "mixed"})
     print_speeds(speeds)
     assert "tokens/s" in capsys.readouterr().out
@@ -140,8 +173,10 @@ def test_memory_is_that_of_a_fresh_process(gato: Gato, capsys: pytest.CaptureFix
     found = measure_memory("lite-1m", "made up", stream, CPU)
     if found is None:
         pytest.skip("this system does not tell")
-    assert found.parameters == 16 * Gato(train.config_of("lite-1m")).n_parameters
+    assert found.parameters == 16 * Gato(train.config_of("lite-1m", CPU)).n_parameters
     assert found.peak > found.parameters / 2
     assert activation_bytes(gato, stream_of(64, 64, 64, 64)) == 2 * activation_bytes(gato, stream)
+    deep = Gato(replace(TINY, n_layer=12))
+    assert activation_bytes(deep, stream, checkpointed=True) < 0.3 * activation_bytes(deep, stream)
     print_threads_and_memory(None, [found])
     assert "activations on paper" in capsys.readouterr().out
