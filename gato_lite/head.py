@@ -43,13 +43,15 @@ def cross_entropy(
     kind = states.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
     learnt = torch.is_grad_enabled() and (states.requires_grad or table.requires_grad)
-    found: tuple[Tensor, Tensor] = _CrossEntropy.apply(states, table, classes, smooth, dtype, learnt)
+    found: tuple[Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        states, table, classes, smooth, dtype, learnt
+    )
     return found
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,  # Any: torch names no type for it
         states: Tensor,
         table: Tensor,
@@ -94,6 +96,6 @@ class _CrossEntropy(torch.autograd.Function):
         return summed, each
 
     @staticmethod
-    def backward(ctx: Any, of_sum: Tensor, _of_losses: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_sum: Tensor, _of_losses: Tensor) -> tuple[Tensor | None, ...]:
         of_states, of_table = ctx.saved_tensors
         return of_states * of_sum, of_table * of_sum, None, None, None, None

@@ -116,7 +116,7 @@ def turns_of(rotation: Float[Tensor, "T 2 half"], n_head: int) -> Turns:
 
 def rotate(x: Float[Tensor, "T H K"], turns: Turns) -> Float[Tensor, "T H K"]:
     """Queries and keys turned by their positions' phases."""
-    turned: Tensor = _Rotation.apply(x, *turns)
+    turned: Tensor = _Rotation.apply(x, *turns)  # type: ignore[no-untyped-call]
     return turned
 
 
@@ -124,13 +124,14 @@ class _Rotation(torch.autograd.Function):
     """Turns by a phase, and on the way back by its negative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine, sine)
         return _turned(x, cosine, sine, 1.0)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _turned(gradient, *ctx.saved_tensors, -1.0), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return _turned(gradient, cosine, sine, -1.0), None, None
 
 
 def _turned(x: Tensor, cosine: Tensor, sine: Tensor, sign: float) -> Tensor:

@@ -40,7 +40,7 @@ def test_only_the_last_words_of_the_own_document_matter(make: Make) -> None:
     assert torch.equal(before[0], other[0])
     assert not torch.allclose(before[1], other[1], atol=1e-3)
     silent = embedded(gato, [plain([1, 2]), picture, picture], [3, 1])
-    assert torch.equal(silent[0], before[0])
+    assert torch.allclose(silent[0], before[0], rtol=1e-4, atol=1e-4)  # products of another shape round otherwise
     assert torch.allclose(silent[1], embedded(gato, [picture], [1])[0], rtol=1e-4, atol=1e-4)
 
 
