@@ -1,7 +1,8 @@
 """One process that environments are in, and how it is asked, watched and ended.
 
-One message carries the actions of many slots. Their answers come back in one too, or in several where stepping takes
-longer than `PATIENCE_S`. Before the process enters an environment it notes slot, call and time in shared memory. When
+One message carries the actions of many slots, and their answers come back in one too. Where a core is idle they may
+come in two halves: then a model acts for the first while the second is being stepped, and the halves take turns.
+Before the process enters an environment it notes slot, call and time in shared memory. When
 it dies or a call exceeds its limit, that note says whose fault it was.
 """
 
@@ -29,7 +30,7 @@ from gato_lite.envs.stage import Answer, Begin, Broken, Replay, Stage, Step, tol
 from gato_lite.spaces import space_to_json
 
 PATIENCE_S: Final = 0.005
-"""Time after which answers are sent though others are still to come, and within which all are waited for."""
+"""Time within which answers are waited for, and after which half of them may be sent though others are to come."""
 START_LIMIT_S: Final = 120.0
 """Longest silence while no environment is being called: starting up, sending and receiving."""
 MOST_RESTARTS: Final = 5
@@ -59,10 +60,11 @@ class Host:
         names: of the tasks, as `find_tasks` knows them.
         evaluation: whether environments are of the evaluation kind.
         limit_s: longest time for one call of an environment, in seconds.
+        halves: whether half of the answers may come before the others.
     """
 
-    def __init__(self, names: Sequence[str], *, evaluation: bool, limit_s: float) -> None:
-        self._setting = (list(names), evaluation)
+    def __init__(self, names: Sequence[str], *, evaluation: bool, limit_s: float, halves: bool) -> None:
+        self._setting = (list(names), evaluation, halves)
         self._limit_s = limit_s
         self._n_restarts = 0
         self.asked: set[int] = set()
@@ -216,27 +218,33 @@ def serve(connection_file: int, note_file: int) -> None:
         return began
 
     with contextlib.suppress(EOFError, ConnectionError):
-        names, evaluation = connection.recv()
+        names, evaluation, halves = connection.recv()
         with contextlib.closing(Stage({task.name: task for task in find_tasks(names)}, evaluation, write)) as stage:
             while True:
-                _answer(stage, connection, write, since)
+                _answer(stage, connection, write, since, halves=halves)
 
 
 def _answer(
-    stage: Stage, connection: Connection, write: Callable[[int, int], None], since: Callable[[], float]
+    stage: Stage,
+    connection: Connection,
+    write: Callable[[int, int], None],
+    since: Callable[[], float],
+    *,
+    halves: bool,
 ) -> None:
     """Takes the turns of one message; `since` tells when the last call of an environment began."""
     asked: dict[int, Asked] = connection.recv()
     found: dict[int, tuple[Answer, float]] = {}
-    sent_at = time.monotonic()
+    came_at = time.monotonic()
     for place, (slot, turn) in enumerate(asked.items(), 1):
         answer = stage.take({slot: Step(*turn) if isinstance(turn, tuple) else turn})[slot]
         now = time.monotonic()
         found[slot] = answer, now - since()
-        if place == len(asked) or now - sent_at > PATIENCE_S:
+        is_half = place == len(asked) // 2 and now - came_at > PATIENCE_S
+        if (is_half and halves and 3 * len(asked) > 2 * stage.n_running) or place == len(asked):
             write(-1, 0)
             connection.send_bytes(_message(found))
-            found, sent_at = {}, now
+            found = {}
 
 
 def _message(answers: Mapping[int, tuple[Answer, float]]) -> bytes:

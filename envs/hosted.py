@@ -66,10 +66,14 @@ class HostedStage:
         evaluation: whether environments are of the evaluation kind.
         limit_s: longest time for one call of an environment, in seconds.
         hosts: most processes; 1 keeps all environments in one, however slow some are.
+        halves: whether half of a process's answers may come while it takes the other steps, where those take long.
+            Who acts for half of them at a time computes more; it pays where a core is idle.
     """
 
-    def __init__(self, names: Sequence[str], *, evaluation: bool, limit_s: float, hosts: int = MOST_HOSTS) -> None:
-        self._names, self._evaluation, self._limit_s = list(names), evaluation, limit_s
+    def __init__(
+        self, names: Sequence[str], *, evaluation: bool, limit_s: float, hosts: int = MOST_HOSTS, halves: bool = False
+    ) -> None:
+        self._names, self._evaluation, self._limit_s, self._halves = list(names), evaluation, limit_s, halves
         self._most_hosts = hosts
         self._hosts: list[Host] = []
         """The first is that of quick environments; others are started when they are needed."""
@@ -157,7 +161,8 @@ class HostedStage:
         return host
 
     def _start(self) -> Host:
-        self._hosts.append(Host(self._names, evaluation=self._evaluation, limit_s=self._limit_s))
+        host = Host(self._names, evaluation=self._evaluation, limit_s=self._limit_s, halves=self._halves)
+        self._hosts.append(host)
         return self._hosts[-1]
 
     def _send(self) -> None:

@@ -120,6 +120,11 @@ class Stage:
         turns, self._asked = self._asked, {}
         return self.take(turns)
 
+    @property
+    def n_running(self) -> int:
+        """Slots whose episodes have begun."""
+        return len(self._running)
+
     def env(self, slot: int) -> AnyEnv:
         """The environment of a slot whose episode has begun."""
         return self._running[slot].env

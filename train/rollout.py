@@ -104,6 +104,7 @@ def play(
     evaluation: bool = True,
     prompts: Prompts | None = None,
     limit_s: float | None = None,
+    halves: bool = False,
     watch: Callable[[], Watcher] | None = None,
     on_episode: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
@@ -122,6 +123,8 @@ def play(
         limit_s: longest time for one call of an environment, in seconds. The environments are then in processes of
             their own, which are started anew when one of them ends its own or exceeds the limit, and slow ones do not
             hold up others. None leaves them in this process, where an exception is all that is survived.
+        halves: whether the model acts for half of the slots while the environments of the others are stepped, where
+            that takes long: worth it where a core is idle; only with `limit_s`.
         watch: makes a watcher for each episode; only without `limit_s`, since it sees the environment itself.
         on_episode: called when one ends.
 
@@ -132,7 +135,7 @@ def play(
     assert watch is None or limit_s is None
     stage: AnyStage = Stage(tasks, evaluation)
     if limit_s is not None and tasks:
-        stage = HostedStage(list(tasks), evaluation=evaluation, limit_s=limit_s)
+        stage = HostedStage(list(tasks), evaluation=evaluation, limit_s=limit_s, halves=halves)
     rollout = Rollout(gato, jobs, stage, prompts, watch, on_episode)
     with warnings.catch_warnings(), contextlib.closing(stage):
         warnings.filterwarnings("ignore", "no task that the model was trained on", UserWarning)

@@ -12,6 +12,7 @@ from gato_lite.train.console import bar, print_table, to_json, write_whole
 
 if TYPE_CHECKING:
     from gato_lite.train.bench.rollout import StepSpeed
+    from gato_lite.train.bench.rollout_paces import Pace
     from gato_lite.train.bench.rollout_ways import Comparison, Flatness
 
 EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
@@ -21,7 +22,7 @@ EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
 class Options:
     """Measure how fast a model acts, by one thread: by slots, context and action size, and other ways beside ours.
 
-    About two minutes. The weights are fresh, so the scores mean nothing and are not shown.
+    About three minutes. The weights are fresh, so the scores mean nothing and are not shown.
     """
 
     json: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -33,11 +34,12 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Prints three tables."""
+    """Prints four tables."""
     import torch
 
     from gato_lite.train.bench.measure import this_machine
     from gato_lite.train.bench.rollout import measure_sizes
+    from gato_lite.train.bench.rollout_paces import measure_paces
     from gato_lite.train.bench.rollout_ways import compare, measure_flatness
 
     if options.episode < 10 or options.threads < 1:
@@ -49,6 +51,8 @@ def run(options: Options) -> None:
         speeds = measure_sizes(on_progress=show)
     with bar("ways", "comparisons") as show:
         ways = compare(on_progress=show)
+    with bar("paces", "rounds") as show:
+        paces = measure_paces(on_progress=show)
     with bar("one long episode", "tenths") as show:
         flat = measure_flatness(options.episode, on_progress=show)
     machine = this_machine(torch.device("cpu"))
@@ -56,12 +60,14 @@ def run(options: Options) -> None:
     print_speeds(speeds)
     print()
     print_ways(ways)
+    print()
+    print_paces(paces)
     print(
         f"\nan episode of {flat.steps:,} steps, context {flat.context}, a small model: {flat.second_tenth_ms:.2f} ms a "
         f"step in the second tenth, {flat.last_tenth_ms:.2f} in the last, ratio {flat.ratio:.2f}"
     )
     if options.json is not None:
-        found: list[StepSpeed | Comparison | Flatness] = [*speeds, *ways, flat]
+        found: list[StepSpeed | Comparison | Pace | Flatness] = [*speeds, *ways, *paces, flat]
         report = {"command": "gato-lite bench rollout", "machine": machine, "results": found}
         write_whole(options.json, to_json(report) + "\n")
 
@@ -101,3 +107,19 @@ def print_ways(ways: list[Comparison]) -> None:
         for way in ways
     ]
     print_table(["comparison", "way", "ms", "times as fast", "lowest-highest"], rows, numbers=["ms", "times as fast"])
+
+
+def print_paces(paces: list[Pace]) -> None:
+    """A row for each pair of ways."""
+    rows = [
+        [
+            pace.what,
+            f"{pace.lock_step_s:.2f}",
+            f"{pace.overlapped_s:.2f}",
+            f"{pace.ratio:.2f}",
+            f"{pace.ratio_low:.2f}-{pace.ratio_high:.2f}",
+        ]
+        for pace in paces
+    ]
+    header = ["environments", "s in lock-step", "s as played", "times as fast", "lowest-highest"]
+    print_table(header, rows, numbers=header[1:4])
