@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gato_lite.attention import attend
+from gato_lite.attention import attend, attend_last
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens
 
@@ -23,8 +23,7 @@ def last_hidden(gato: Gato, tokens: Tokens) -> Float[Tensor, "one D"]:
     rows = torch.tensor([n_token - 1], device=gato.device)
 
     def over_document(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        mixed = attend(query, key, value, offsets)
-        return mixed[-1:] if layer == last else mixed
+        return (attend_last if layer == last else attend)(query, key, value, offsets)
 
     positions = torch.arange(n_token, device=gato.device)
     return gato.hidden(gato.token_tensors(tokens), positions, over_document, rows)

@@ -83,8 +83,9 @@ class Block(nn.Module):
         mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], qkv[:, n_turned:])
         x = x if rows is None else x.index_select(0, rows)
         x = x + self.attention_out(mixed.reshape(-1, d_model))
-        hidden = self.feed_forward_in(self.norm_feed_forward(x))
-        update: Tensor = self.feed_forward_out(F.relu(hidden).square())
+        hidden = F.relu(self.feed_forward_in(self.norm_feed_forward(x)), inplace=True)
+        hidden = hidden.square() if torch.is_grad_enabled() else hidden.square_()  # the largest tensors: none is spare
+        update: Tensor = self.feed_forward_out(hidden)
         return x + update
 
 

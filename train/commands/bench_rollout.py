@@ -91,7 +91,9 @@ def print_speeds(speeds: list[StepSpeed]) -> None:
         for speed in speeds
     ]
     print_table([*header, *(f"{share} %" for share in shares)], rows, numbers=header[1:])
-    print("sustained: with the older half dropped and the rest read again whenever the context is full")
+    print(
+        "sustained: over an episode longer than the context, of which the newer half is read again whenever it is full"
+    )
 
 
 def print_ways(ways: list[Comparison]) -> None:
