@@ -27,6 +27,8 @@ class Options:
 
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures there too."""
+    figure: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Draw what a step costs by context and slots there (.svg or .png)."""
     episode: int = 10_000
     """Steps of the long episode whose cost is to stay flat."""
     threads: int = 1
@@ -46,6 +48,8 @@ def run(options: Options) -> None:
         raise ValueError(
             f"--episode must be at least 10 and --threads at least 1, got {options.episode} and {options.threads}"
         )
+    if options.figure is not None:
+        import matplotlib  # noqa: F401, ICN001 - where it is missing, now and not after minutes
     torch.set_num_threads(options.threads)
     with bar("steps", "sizes") as show:
         speeds = measure_sizes(on_progress=show)
@@ -70,6 +74,10 @@ def run(options: Options) -> None:
         found: list[StepSpeed | Comparison | Pace | Flatness] = [*speeds, *ways, *paces, flat]
         report = {"command": "gato-lite bench rollout", "machine": machine, "results": found}
         write_whole(options.json, to_json(report) + "\n")
+    if options.figure is not None:
+        from gato_lite.train.bench.rollout_figure import draw
+
+        draw(speeds, options.figure)
 
 
 def print_speeds(speeds: list[StepSpeed]) -> None:
