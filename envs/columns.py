@@ -58,14 +58,15 @@ def stack(space: AnySpace, values: Values, role: Role) -> Column:
     """
     if is_array(space):
         return _stack_array(space, values, role)
+    if not is_text(space):
+        for step, value in enumerate(values):
+            _check_composite(space, value, step)
+        return list(values)
     known: object = object()  # a mission is one string for a whole episode
     for step, value in enumerate(values):
-        if is_text(space):
-            if value is not known:
-                _check_text(space, value, role, step)
+        if value is not known:
+            _check_text(space, value, role, step)
             known = value
-        else:
-            _check_composite(space, value, step)
     return list(values)
 
 
@@ -85,7 +86,8 @@ def _stack_array(space: AnySpace, values: Values, role: Role) -> npt.NDArray[Any
         if array.dtype.kind == "f":
             raise BadValue(0, f"expected {dtype} values of {space}, got {array.dtype}")
         column = array.astype(dtype, copy=False)
-        _refuse(values, column != array, f"a value of {dtype}")
+        if column is not array:
+            _refuse(values, column != array, f"a value of {dtype}")
     if role != "observation" or not isinstance(space, spaces.Box) or dtype.kind != "f":
         low, high = _bounds(space)
         _refuse(values, (column < low) | (column > high), f"a member of {space}")

@@ -10,7 +10,7 @@ Any Parquet reader opens the parts. Columns of a control part are `observation/<
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +38,7 @@ from gato_lite.envs.parts import (
     read_document_rows,
     read_episodes,
     read_lengths,
+    read_small_parts,
     sides,
     write_document_rows,
 )
@@ -60,6 +61,8 @@ __all__ = [
 ]
 
 _DOCUMENTS_IN_PART = 2000
+_SMALL = 8192
+"""Timesteps up to which parts are read together."""
 
 
 class Dataset:
@@ -123,6 +126,22 @@ class Dataset:
         episodes = read_episodes(self.path / part.file, *self._control_spaces(), sha256=part.sha256)
         self._expect(part, len(episodes), int(episodes.lengths.sum()))
         return episodes
+
+    def groups(self) -> list[list[int]]:
+        """Places of all parts, neighbouring small ones together: each costs as much as thousands of values."""
+        ends = np.cumsum([part.timesteps for part in self.info.parts])
+        groups = np.split(np.arange(self.n_parts), np.flatnonzero(np.diff((ends - 1) // _SMALL)) + 1)
+        return [group.tolist() for group in groups if len(group)]
+
+    def read_sound_parts(self, indices: Sequence[int]) -> Episodes | None:
+        """The episodes of neighbouring parts end to end, hashes and values checked as by `read_part` and `problems`.
+
+        Returns:
+            None where anything is amiss; those two, part by part, say what.
+        """
+        parts = [self.info.parts[index] for index in indices]
+        episodes = read_small_parts(self.path, parts, *self._control_spaces())
+        return None if episodes is None or any(True for _ in _episode_problems(self, episodes)) else episodes
 
     def problems(self, index: int, episodes: Episodes | None = None) -> list[str]:
         """Values of one part that do not fit the spaces, each with file, episode, key and step.

@@ -1,47 +1,37 @@
-"""A stage in a process of its own, so that no environment can take down, or hold up, the one that asks it.
+"""Environments in processes of their own, so that none can take down, or hold up, the one that asks them.
 
-One message carries the actions of all slots and one brings all answers, so a step costs one exchange however many
-environments there are. Before the process enters an environment it notes slot, call and time in shared memory. When it
-dies or a call exceeds its limit, that note says whose fault it was: the episode is given up and the process started
-anew. Other episodes that were under way are played again from their seeds and actions, once they are asked to go on.
+All environments are in one process (`envs/host.py`) while they are quick: a step then costs one exchange however many
+there are. A task whose steps are found to take long moves to further processes, so that others need not wait for it.
+Nobody waits for a slot there: it is answered for when its answer has come.
+
+When a process is lost, by its death or by a call that exceeds its limit, the environment that it was in is given up
+and the process started anew. Its other episodes are played again from their seeds and actions, once they are asked to
+go on. An episode moves to another process in the same way, and only if it comes to the same there.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import mmap
-import os
 import pickle
-import signal
-import socket
-import struct
-import subprocess
-import sys
-import tempfile
-import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 from typing import Any, Final
 
-from gato_lite.envs.catalogue import find_tasks
-from gato_lite.envs.stage import CALLS, Answer, Begin, Broken, Replay, Seen, Stage, Step, Turn, told
-from gato_lite.spaces import AnySpace, Json, space_from_json, space_to_json
+from gato_lite.envs.host import Asked, Host, LostError, Packed
+from gato_lite.envs.stage import CALLS, Answer, Begin, Broken, Replay, Seen, Step, Turn
+from gato_lite.spaces import AnySpace, Json, space_from_json
 
-START_LIMIT_S: Final = 120.0
-"""Longest silence while no environment is being called: starting up, sending and receiving."""
 MOST_LOST: Final = 8
 """Episodes by which the process may be lost before a task is given up of which no more came to their end."""
-MOST_RESTARTS: Final = 5
-"""Times in a row that the process may end while no environment is being called."""
-_NOTE: Final = struct.Struct("qqd")
-"""Slot (-1: none), call and time.monotonic() of its beginning."""
-_Packed = tuple[Any, ...]  # Any: the reason of a `Broken`, or the fields of a `Seen`
-_Asked = Begin | Replay | tuple[Any]  # Any: an action
-_CHILD: Final = "import sys; from gato_lite.envs.hosted import serve; serve(*map(int, sys.argv[1:]))"
+SLOW_S: Final = 0.01
+"""A step that takes longer holds up others; a model on a CPU acts for 32 of them in about as much."""
+SLOW_STEPS: Final = 3
+"""Steps of a task in a row that take longer before it counts as slow: a busy machine makes any one of them long."""
+MOST_HOSTS: Final = 4
+"""Processes, the one for quick environments included."""
+MOST_MOVED: Final = 64
+"""Steps of an episode that are taken again for moving it; one that has come further stays to its end."""
 
 
 @dataclass
@@ -49,8 +39,23 @@ class _Log:
     """An episode so far, as it can be played again."""
 
     begin: Begin
+    host: Host
+    """Where it is."""
     actions: list[Any] = field(default_factory=list)
     total_reward: float = 0.0
+    before: float = 0.0
+    """The same before the last step."""
+
+
+@dataclass
+class _Move:
+    """An episode that is being played again in another process."""
+
+    target: Host
+    shown: Packed
+    """What it answered last where it is, as it was sent."""
+    seen: Seen
+    """The same, which nobody has been told yet."""
 
 
 class HostedStage:
@@ -60,108 +65,179 @@ class HostedStage:
         names: of the tasks, as `find_tasks` knows them.
         evaluation: whether environments are of the evaluation kind.
         limit_s: longest time for one call of an environment, in seconds.
+        hosts: most processes; 1 keeps all environments in one, however slow some are.
+        halves: whether half of a process's answers may come while it takes the other steps, where those take long.
+            Who acts for half of them at a time computes more; it pays where a core is idle.
     """
 
-    def __init__(self, names: Sequence[str], *, evaluation: bool, limit_s: float) -> None:
-        self._setting = (list(names), evaluation)
-        self._limit_s = limit_s
+    def __init__(
+        self, names: Sequence[str], *, evaluation: bool, limit_s: float, hosts: int = MOST_HOSTS, halves: bool = False
+    ) -> None:
+        self._names, self._evaluation, self._limit_s, self._halves = list(names), evaluation, limit_s, halves
+        self._most_hosts = hosts
+        self._hosts: list[Host] = []
+        """The first is that of quick environments; others are started when they are needed."""
+        self._start()
         self._logs: dict[int, _Log] = {}
-        self._present: set[int] = set()
-        """Slots whose episode the process has; one that it lost is played again when it is asked to go on."""
+        self._turns: dict[int, Turn] = {}
+        """Of slots whose answers are still to come, sent or not."""
+        self._moves: dict[int, _Move] = {}
+        self._ready: dict[int, Answer] = {}
+        self._recent: dict[str, deque[float]] = {}
+        """Seconds of the last steps of each task."""
+        self._slow: set[str] = set()
+        self._pinned: set[str] = set()
+        """Slow tasks whose episodes came to something else where they were moved to."""
         self._spaces: dict[str, tuple[tuple[Json, Json], tuple[AnySpace, AnySpace]]] = {}
         """By task, as they were sent and as they are."""
-        self._n_restarts = 0
         self._n_lost: Counter[str] = Counter()
         self._n_ended: Counter[str] = Counter()
-        """Episodes by task that the process was lost by, and that came to their end."""
-        with tempfile.TemporaryFile() as file:
-            file.write(bytes(_NOTE.size))
-            file.flush()
-            self._note_file = os.dup(file.fileno())
-        self._note = mmap.mmap(self._note_file, _NOTE.size)
-        self._start()
+        """Episodes by task that a process was lost by, and that came to their end."""
 
     def take(self, turns: Mapping[int, Turn]) -> dict[int, Answer]:
-        """Each slot's turn, and what its environment answers.
+        """Each slot's turn, and what its environment answers, however long that takes.
 
         Raises:
-            RuntimeError: the process ends again and again while no environment is being called.
+            RuntimeError: as `answers`.
         """
-        for slot, turn in turns.items():
-            if isinstance(turn, Begin):
-                self._logs[slot] = _Log(turn)
-            elif isinstance(turn, Step):
-                self._logs[slot].actions.append(turn.action)
+        self.ask(turns)
         found: dict[int, Answer] = {}
-        waiting = dict(turns)
-        while waiting:
-            for slot in [slot for slot in waiting if self._is_hopeless(self._logs[slot].begin.task)]:
-                found[slot] = self._given_up(slot)
-                del waiting[slot]
-            if not waiting:
-                break
-            asked = {slot: self._asked(slot, turn) for slot, turn in waiting.items()}
-            try:
-                answers = self._exchange(asked)
-            except _LostError as lost:
-                self._restart(lost)
-                if lost.slot >= 0:
-                    found[lost.slot] = self._blame(lost)
-                    del waiting[lost.slot]
-                continue
-            self._n_restarts = 0
-            found.update({slot: self._received(slot, packed) for slot, packed in answers.items()})
-            break
+        while len(found) < len(turns):
+            found |= self.answers()
         return {slot: found[slot] for slot in turns}
 
+    def ask(self, turns: Mapping[int, Turn]) -> None:
+        """Asks for turns of slots all of whose answers have been heard."""
+        for slot, turn in turns.items():
+            if isinstance(turn, Begin):
+                self._begin(slot, turn)
+            elif isinstance(turn, Step):
+                self._logs[slot].actions.append(turn.action)
+            self._turns[slot] = turn
+        self._send()
+
+    def answers(self, *, wait_for_one: bool = True) -> dict[int, Answer]:
+        """What has come; for the answers of quick environments it waits a little.
+
+        Args:
+            wait_for_one: whether to wait, however long, until there is at least one.
+
+        Raises:
+            RuntimeError: a process ends again and again while no environment is being called.
+        """
+        while True:
+            self._send()
+            is_waiting = wait_for_one and not self._ready and bool(self._turns)
+            heard = self._listen(min(1.0, self._limit_s / 4) if is_waiting else self._hosts[0].patience_s)
+            if not heard and not is_waiting:
+                break
+        ready, self._ready = self._ready, {}
+        return ready
+
     def close(self) -> None:
-        """Ends the process; one that does not close its environments within seconds is killed."""
-        self._connection.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(min(self._limit_s, 5.0))
-        self._kill()
-        self._note.close()
-        os.close(self._note_file)
+        """Ends the processes; one that does not close its environments within seconds is killed."""
+        for host in self._hosts:
+            host.close()
 
     # -- asking
 
-    def _asked(self, slot: int, turn: Turn) -> _Asked:
-        """The turn, or its action alone, with all that came before it where the process has lost that."""
-        if isinstance(turn, Step) and slot in self._present:
-            return (turn.action,)
-        log = self._logs[slot]
-        return turn if isinstance(turn, Begin) else Replay(log.begin, log.actions, log.total_reward)
+    def _begin(self, slot: int, turn: Begin) -> None:
+        before = self._logs.pop(slot, None)
+        if turn.drop and before is not None:
+            before.host.spoiled.add(slot)
+        self._logs[slot] = _Log(turn, self._host_of(turn.task))
 
-    def _exchange(self, turns: Mapping[int, _Asked]) -> dict[int, _Packed]:
-        self._write_note(-1, 0)
-        try:
-            self._connection.send_bytes(pickle.dumps(turns))
-            while not self._connection.poll(min(1.0, self._limit_s / 4)):
-                slot, call, since = _NOTE.unpack(self._note[:])
-                limit_s = START_LIMIT_S if slot < 0 else self._limit_s
-                if time.monotonic() - since > limit_s:
-                    raise _LostError(slot, call, f"took longer than {limit_s:g} s")
-                if self._process.poll() is not None and not self._connection.poll():
-                    raise EOFError
-            answers: dict[int, _Packed] = self._connection.recv()
-        except (EOFError, ConnectionError):
-            slot, call, _ = _NOTE.unpack(self._note[:])
-            raise _LostError(slot, call, f"ended its process ({self._ending()})") from None
-        return answers
+    def _host_of(self, task: str) -> Host:
+        """Where an episode of the task is to be."""
+        if not self._is_movable(task):
+            return self._hosts[0]
+        load = Counter(
+            id(self._moves[slot].target if slot in self._moves else log.host) for slot, log in self._logs.items()
+        )
+        host = min(self._hosts[1:], key=lambda host: load[id(host)], default=None)
+        if (host is None or load[id(host)]) and len(self._hosts) < self._most_hosts:
+            return self._start()
+        assert host is not None
+        return host
 
-    def _received(self, slot: int, packed: _Packed) -> Answer:
-        """Notes what an episode needs to be played again."""
-        if len(packed) == 1:
-            self._present.discard(slot)
-            return Broken(why=packed[0])
-        observation, action_mask, reward, terminated, truncated, success, stored = packed
-        self._present.add(slot)
+    def _start(self) -> Host:
+        host = Host(self._names, evaluation=self._evaluation, limit_s=self._limit_s, halves=self._halves)
+        self._hosts.append(host)
+        return self._hosts[-1]
+
+    def _send(self) -> None:
+        """Asks every process that waits for it for all that it can be asked for."""
+        for host in self._hosts:
+            while not host.asked and (turns := self._turns_of(host)):
+                try:
+                    host.send(turns)
+                except LostError as lost:
+                    self._lose(host, lost)
+
+    def _turns_of(self, host: Host) -> dict[int, Asked]:
+        found: dict[int, Asked] = {}
+        for slot, turn in list(self._turns.items()):
+            log, move = self._logs[slot], self._moves.get(slot)
+            if (log.host if move is None else move.target) is not host:
+                continue
+            if self._is_hopeless(log.begin.task):
+                self._moves.pop(slot, None)
+                self._answer(slot, self._given_up(log.begin.task))
+            elif isinstance(turn, Begin):
+                found[slot] = replace(turn, drop=slot in host.spoiled)
+                host.spoiled.discard(slot)
+            elif isinstance(turn, Replay) or slot not in host.present:
+                found[slot] = Replay(log.begin, log.actions, log.before if move else log.total_reward)
+            else:
+                found[slot] = (turn.action,)
+        return found
+
+    # -- hearing
+
+    def _listen(self, timeout_s: float) -> bool:
+        """Hears what has come; whether anything has."""
+        busy = {id(host.connection): host for host in self._hosts if host.asked}
+        if not busy:
+            return False
+        come = {id(connection) for connection in wait([host.connection for host in busy.values()], timeout_s)}
+        for key, host in busy.items():
+            try:
+                if key not in come:
+                    host.watch()
+                    continue
+                for slot, (packed, seconds) in host.receive().items():
+                    self._hear(host, slot, packed, seconds)
+            except LostError as lost:
+                self._lose(host, lost)
+                come.add(key)
+        return bool(come)
+
+    def _hear(self, host: Host, slot: int, packed: Packed, seconds: float) -> None:
+        """Notes an answer, and what its episode needs to be played again."""
         log = self._logs[slot]
-        spaces = None if stored is None else self._read_spaces(log.begin.task, stored)
-        log.total_reward += reward
-        if terminated or truncated:
-            self._n_ended[log.begin.task] += 1
-        return Seen(observation, action_mask, reward, terminated, truncated, success, spaces)
+        if slot in self._moves:
+            self._arrive(slot, packed)
+        elif len(packed) == 1:
+            host.present.discard(slot)
+            self._answer(slot, Broken(why=packed[0]))
+        else:
+            observation, action_mask, reward, terminated, truncated, success, stored = packed
+            host.present.add(slot)
+            log.before = log.total_reward
+            log.total_reward += reward
+            spaces = None if stored is None else self._read_spaces(log.begin.task, stored)
+            seen = Seen(observation, action_mask, reward, terminated, truncated, success, spaces)
+            if terminated or truncated:
+                self._n_ended[log.begin.task] += 1
+            elif isinstance(self._turns[slot], Step) and self._is_to_move(log, seconds):
+                self._moves[slot] = _Move(self._host_of(log.begin.task), packed, seen)
+                self._turns[slot] = Replay(log.begin, log.actions, log.before)
+                return
+            self._answer(slot, seen)
+
+    def _answer(self, slot: int, answer: Answer) -> None:
+        del self._turns[slot]
+        self._ready[slot] = answer
 
     def _read_spaces(self, task: str, stored: tuple[Json, Json]) -> tuple[AnySpace, AnySpace]:
         known = self._spaces.get(task)
@@ -170,138 +246,50 @@ class HostedStage:
             self._spaces[task] = known
         return known[1]
 
-    def _blame(self, lost: _LostError) -> Broken:
-        log = self._logs[lost.slot]
-        self._n_lost[log.begin.task] += 1
-        call = CALLS[lost.call] + (f" {len(log.actions)}" if CALLS[lost.call] == "step" else "")
-        return Broken(why=f"{call} {lost.what}")
+    # -- moving
+
+    def _is_to_move(self, log: _Log, seconds: float) -> bool:
+        """Whether an episode holds up others, as its last step took so long; learns whether its task is slow."""
+        task = log.begin.task
+        recent = self._recent.setdefault(task, deque(maxlen=SLOW_STEPS))
+        recent.append(seconds)
+        if len(recent) == SLOW_STEPS and min(recent) > SLOW_S:
+            self._slow.add(task)
+        return self._is_movable(task) and log.host is self._hosts[0] and len(log.actions) <= MOST_MOVED
+
+    def _is_movable(self, task: str) -> bool:
+        return task in self._slow and task not in self._pinned and self._most_hosts > 1
+
+    def _arrive(self, slot: int, packed: Packed | None) -> None:
+        """The episode has been played again elsewhere and came to `packed`, or to nothing at all."""
+        log, move = self._logs[slot], self._moves.pop(slot)
+        if packed is not None and pickle.dumps(packed) == pickle.dumps(move.shown):
+            log.host = move.target
+            log.host.present.add(slot)
+        else:  # it is not a function of its seed and its actions: it goes on where it is
+            self._pinned.add(log.begin.task)
+            move.target.spoiled.add(slot)
+        self._answer(slot, move.seen)
+
+    # -- losing
+
+    def _lose(self, host: Host, lost: LostError) -> None:
+        """Gives up the episode that a process was lost by, and starts the process anew."""
+        log, move = self._logs.get(lost.slot), self._moves.get(lost.slot)
+        if move is not None and move.target is host:
+            self._arrive(lost.slot, None)
+        elif lost.slot in self._turns and log is not None:
+            task = log.begin.task
+            self._n_lost[task] += 1
+            call = CALLS[lost.call] + (f" {len(log.actions)}" if CALLS[lost.call] == "step" else "")
+            self._answer(lost.slot, Broken(why=f"{call} {lost.what}"))
+        host.restart(lost)
 
     def _is_hopeless(self, task: str) -> bool:
         return self._n_lost[task] >= MOST_LOST and self._n_lost[task] > self._n_ended[task]
 
-    def _given_up(self, slot: int) -> Broken:
-        task = self._logs[slot].begin.task
+    def _given_up(self, task: str) -> Broken:
         return Broken(
             why=f"given up: {self._n_lost[task]} episodes of the task ended or held up their process, and only "
             f"{self._n_ended[task]} came to their end"
         )
-
-    # -- the process
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, str(theirs.fileno()), str(self._note_file)],
-                pass_fds=(theirs.fileno(), self._note_file),
-                env={**os.environ, "PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # so that it can be killed with whatever it started
-            )
-        self._connection = Connection(ours.detach())
-        self._connection.send(self._setting)
-
-    def _restart(self, lost: _LostError) -> None:
-        self._n_restarts = self._n_restarts + 1 if lost.slot < 0 else 0
-        self._connection.close()
-        self._kill()
-        if self._n_restarts > MOST_RESTARTS:
-            raise RuntimeError(
-                f"the process of the environments {lost.what}, {self._n_restarts} times in a row while none of them "
-                "was being called; look at what it wrote above, and at the memory that is left"
-            )
-        self._present.clear()
-        self._start()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def _ending(self) -> str:
-        """How the process ended, in words."""
-        try:
-            code = self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            return "it closed its connection"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-    def _write_note(self, slot: int, call: int) -> None:
-        _NOTE.pack_into(self._note, 0, slot, call, time.monotonic())
-
-
-class _LostError(Exception):
-    """The process is of no use any more."""
-
-    def __init__(self, slot: int, call: int, what: str) -> None:
-        super().__init__(what)
-        self.slot, self.call, self.what = slot, call, what
-
-
-# -- in the process
-
-
-def serve(connection_file: int, note_file: int) -> None:
-    """Answers until the other end is closed.
-
-    Args:
-        connection_file: descriptor of the socket that turns come by.
-        note_file: descriptor of the shared memory.
-    """
-    os.dup2(2, 1)  # what environments print is no part of anybody's answer
-    _die_with_parent()
-    for file in (connection_file, note_file):
-        os.set_inheritable(file, False)
-    connection = Connection(connection_file)
-    note = mmap.mmap(note_file, _NOTE.size)
-
-    def write(slot: int, call: int) -> None:
-        _NOTE.pack_into(note, 0, slot, call, time.monotonic())
-
-    with contextlib.suppress(EOFError, ConnectionError):
-        names, evaluation = connection.recv()
-        with contextlib.closing(Stage({task.name: task for task in find_tasks(names)}, evaluation, write)) as stage:
-            while True:
-                asked: dict[int, _Asked] = connection.recv()
-                answers = stage.take(
-                    {slot: Step(*turn) if isinstance(turn, tuple) else turn for slot, turn in asked.items()}
-                )
-                write(-1, 0)
-                connection.send_bytes(_message(answers))
-
-
-def _message(answers: Mapping[int, Answer]) -> bytes:
-    """All answers; in place of one that cannot be sent, what is wrong with it."""
-    try:
-        return pickle.dumps({slot: _packed(answer) for slot, answer in answers.items()})
-    except Exception as error:  # noqa: BLE001 - whatever an environment's own classes raise
-        if len(answers) == 1:
-            broken: Answer = Broken(why=f"answered with what cannot be sent: {told(error)}")
-            return pickle.dumps(dict.fromkeys(answers, _packed(broken)))
-    parts = [pickle.loads(_message({slot: answer})) for slot, answer in answers.items()]  # noqa: S301 - made just here
-    return pickle.dumps({slot: packed for part in parts for slot, packed in part.items()})
-
-
-def _packed(answer: Answer) -> _Packed:
-    """An answer as what is quick to send; spaces as JSON, since some of an environment's own cannot be sent."""
-    if isinstance(answer, Broken):
-        return (answer.why,)
-    stored = None
-    if answer.spaces is not None:
-        stored = space_to_json(answer.spaces[0]), space_to_json(answer.spaces[1])
-    return (
-        answer.observation,
-        answer.action_mask,
-        answer.reward,
-        answer.terminated,
-        answer.truncated,
-        answer.success,
-        stored,
-    )
-
-
-def _die_with_parent() -> None:
-    """Asks the system to end this process with its parent; a hung one would not see its connection closed."""
-    with contextlib.suppress(OSError, AttributeError):  # what only Linux has
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

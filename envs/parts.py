@@ -180,7 +180,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str 
             raise DatasetError(problem)
         leaves = map(metadata.schema.column, range(metadata.num_columns))
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        with pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=texts) as file:
+        with pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, read_dictionary=texts) as file:
             table = file.read(columns=None if columns is None else list(columns), use_threads=False)
             table.validate(full=True)  # a file can hold places outside its dictionaries, and bytes that are no UTF-8
             return table
@@ -202,11 +202,36 @@ def read_episodes(
     Raises:
         DatasetError: the file is damaged, or its columns do not fit the spaces.
     """
+    return _episodes(path, read_table(path, sha256=sha256), observation_space, action_space)
+
+
+def read_small_parts(
+    folder: Path, parts: Sequence[Part], observation_space: AnySpace, action_space: AnySpace
+) -> Episodes | None:
+    """The episodes of several parts, end to end: as `read_episodes` of each, but made of columns only once.
+
+    Returns:
+        None where anything is amiss with them, or they have not all the same columns.
+    """
+    try:
+        tables = [read_table(folder / part.file, sha256=part.sha256) for part in parts]
+        if any(table.schema != tables[0].schema for table in tables):
+            return None
+        episodes = _episodes(folder, pa.concat_tables(tables), observation_space, action_space)
+    except (DatasetError, pa.ArrowException):
+        return None
+    ends = np.cumsum([table.num_rows for table in tables])
+    timesteps = [int(lengths.sum()) for lengths in np.split(episodes.lengths, ends[:-1])]
+    found = list(zip((table.num_rows for table in tables), timesteps, strict=True))
+    return episodes if found == [(part.rows, part.timesteps) for part in parts] else None
+
+
+def _episodes(path: Path, table: pa.Table, observation_space: AnySpace, action_space: AnySpace) -> Episodes:
+    """A table's columns as episodes."""
     sides: list[tuple[Role, dict[str, AnySpace]]] = [
         ("observation", leaf_spaces(observation_space)),
         ("action", leaf_spaces(action_space)),
     ]
-    table = read_table(path, sha256=sha256)
     if any(name.split("/")[0] == "label" for name in table.column_names):
         sides.append(("label", leaf_spaces(action_space)))
     lengths: npt.NDArray[np.int64] = _scalars(path, table, "length", pa.int64())
@@ -276,7 +301,10 @@ def _rows(path: Path, table: pa.Table, name: str, counts: npt.NDArray[np.int64])
     column = _column(path, table, name)
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise DatasetError(f"{path}: expected column {name!r} of lists, found {column.type}")
-    found = pc.list_value_length(column).cast(pa.int64()).fill_null(-1).to_numpy()
+    if column.null_count:
+        found = pc.list_value_length(column).cast(pa.int64()).fill_null(-1).to_numpy()
+    else:
+        found = np.diff(column.offsets.to_numpy()).astype(np.int64)
     if (wrong := found != counts).any():
         episode = int(np.argmax(wrong))
         raise DatasetError(

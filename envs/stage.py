@@ -101,6 +101,7 @@ class Stage:
     """Whether environments are of the evaluation kind."""
     on_call: Callable[[int, int], None] = lambda _slot, _call: None
     """Hears slot and call (a place in `CALLS`) before an environment is entered."""
+    _asked: dict[int, Turn] = field(default_factory=dict)
     _running: dict[int, _Running] = field(default_factory=dict)
     _idle: dict[str, list[AnyEnv]] = field(default_factory=dict)
     _dropped: list[AnyEnv] = field(default_factory=list)
@@ -109,6 +110,20 @@ class Stage:
     def take(self, turns: Mapping[int, Turn]) -> dict[int, Answer]:
         """Each slot's turn, and what its environment answers."""
         return {slot: self._take(slot, turn) for slot, turn in turns.items()}
+
+    def ask(self, turns: Mapping[int, Turn]) -> None:
+        """Notes turns, which are taken when their answers are wanted."""
+        self._asked |= turns
+
+    def answers(self, *, wait_for_one: bool = True) -> dict[int, Answer]:  # noqa: ARG002 - as the hosted stage's
+        """What the environments answer to all that was asked."""
+        turns, self._asked = self._asked, {}
+        return self.take(turns)
+
+    @property
+    def n_running(self) -> int:
+        """Slots whose episodes have begun."""
+        return len(self._running)
 
     def env(self, slot: int) -> AnyEnv:
         """The environment of a slot whose episode has begun."""

@@ -88,6 +88,21 @@ def attend_rows(
     return mixed.reshape(n_row, n_head, n_query, d_head).transpose(1, 2).reshape(-1, n_head, d_head)  # (B n, H, K)
 
 
+def attend_last(
+    query: Float[Tensor, "T H K"], key: Float[Tensor, "T G K"], value: Float[Tensor, "T G K"], offsets: Offsets
+) -> Float[Tensor, "N H K"]:
+    """What the last token of each of the N documents reads, as `attend` has it; arguments as there."""
+    _, n_head, d_head = query.shape
+    outputs = []
+    for first, count, length in equal_runs(offsets):
+        part = slice(first, first + count * length)
+        k, v = (side[part].view(count, length, -1, d_head).transpose(1, 2) for side in (key, value))  # (n, G, t, K)
+        q = query[part].view(count, length, n_head, d_head)[:, -1].reshape(count, k.shape[1], -1, d_head)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # heads that share keys are read as further tokens
+        outputs.append(mixed.reshape(count, n_head, d_head))
+    return torch.cat(outputs) if outputs else query[:0]
+
+
 def equal_runs(offsets: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
     """(first token, documents, length) of each maximal run of consecutive documents of one length."""
     lengths = np.diff(offsets)

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gato_lite.attention import attend, attend_rows
+from gato_lite.attention import attend, attend_last, attend_rows
 from gato_lite.fixed_reads import MOST_NEW, FixedReads, write
 from gato_lite.model import Gato
 from gato_lite.sequence import Tokens, concatenate
@@ -31,6 +31,8 @@ from gato_lite.words import Words, last_run
 
 CALL_WORTH: Final = 64
 """Positions of padding that cost a row less than an attention call of its own."""
+PASS: Final = 2048
+"""Tokens of whole documents that a CPU reads at once: what a layer makes of more does not stay in its caches."""
 
 
 @dataclass(frozen=True)
@@ -105,25 +107,34 @@ class Decoder:
         lengths = np.array([len(document) for document in documents], np.int64)
         self._check_room(rows, np.zeros(len(lengths), np.int64), lengths)
         order = np.argsort(lengths, kind="stable")  # equal lengths share an attention call
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[order])])
-        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths[order])
-        owners = np.repeat(np.asarray(rows, np.int64)[order], lengths[order])
+        passes = (np.cumsum(lengths[order]) - 1) // PASS if self.gato.device.type == "cpu" else np.zeros(len(order))
+        hidden = [
+            self._read_pass(np.asarray(rows, np.int64)[chosen], [documents[index] for index in chosen], lengths[chosen])
+            for chosen in np.split(order, np.flatnonzero(np.diff(passes)) + 1)
+        ]
+        self.cursors[np.asarray(rows)] = lengths
+        return torch.cat(hidden)[torch.from_numpy(np.argsort(order)).to(self.gato.device)]
+
+    def _read_pass(
+        self, rows: npt.NDArray[np.int64], documents: Sequence[Tokens], lengths: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """(n, D) hidden states after documents, the shortest first, that are read in one forward."""
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        owners = np.repeat(rows, lengths)
         slots = self._slots(owners, positions)
         ends = torch.from_numpy(offsets[1:] - 1).to(self.gato.device)
         last_layer = self.gato.config.n_layer - 1
 
         def over_documents(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             self._write(layer, slots, key, value)
-            mixed = attend(query, key, value, offsets)
-            return mixed[ends] if layer == last_layer else mixed
+            return (attend_last if layer == last_layer else attend)(query, key, value, offsets)
 
-        tokens = concatenate([documents[index] for index in order])
+        tokens = concatenate(documents)
         self._ids[owners, positions] = tokens.ids
-        made = self.gato.token_tensors(tokens, self.gato.last_words(tokens.ids, lengths[order]))
+        made = self.gato.token_tensors(tokens, self.gato.last_words(tokens.ids, lengths))
         moved = torch.from_numpy(positions).to(self.gato.device)
-        hidden = self.gato.hidden(made, moved, over_documents, ends, self._before(owners, positions))
-        self.cursors[np.asarray(rows)] = lengths
-        return hidden[torch.from_numpy(np.argsort(order)).to(self.gato.device)]
+        return self.gato.hidden(made, moved, over_documents, ends, self._before(owners, positions))
 
     @torch.inference_mode()
     def read(

@@ -6,6 +6,10 @@ one more, unless it was guessed (`gato_lite/drafts.py`). When a slot's context i
 is dropped and the rest is read again, so that every prediction is over a contiguous window of an episode, as in
 training.
 
+What a slot does is a function of its own episode: which slots it shares forwards with, and when, changes nothing. A
+greedy choice that rounding could decide is made from the slot's window alone, and a draw is a function of the seed, the
+episode and its place in it. (That drawn actions never hang on the last bit of a probability is not promised.)
+
 Source: Reed et al. 2022, sections 2.2 (prompts) and 2.5 (deployment).
 """
 
@@ -22,11 +26,12 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector.utils import batch_space, create_empty_array
 from gymnasium.vector.utils import concatenate as stack_values
 
+from gato_lite.alone import last_hidden
 from gato_lite.cache import Decoder
 from gato_lite.config import TokenSpec
 from gato_lite.inputs import ObservationError, allowed_values, listed, per_slot
 from gato_lite.model import Gato
-from gato_lite.sampling import Legal, Sampler
+from gato_lite.sampling import Legal, Sampler, chance
 from gato_lite.sequence import Tokens, concatenate, plain
 from gato_lite.slots import Action, Demonstration, Observation, Slot, Speaker, Timestep
 from gato_lite.spaces import AnySpace
@@ -98,6 +103,11 @@ class Policy:
             self._slot(seen, done, name, prompt)
             for seen, done, name in zip(observation_spaces, action_spaces, tasks, strict=True)
         ]
+        self._seed = seed
+        self._n_begun = [0] * n_slot
+        """Episodes that each slot has begun after its first."""
+        self._episodes = [self._counted(slot) for slot in range(n_slot)]
+        """What the draws of each slot's episode are a function of."""
 
     @property
     def n_slot(self) -> int:
@@ -111,6 +121,7 @@ class Policy:
         action_space: AnySpace,
         task: str | None = None,
         prompt: Sequence[Demonstration] = (),
+        episode: int | None = None,
     ) -> None:
         """Gives a slot another environment, with a new episode; the other slots go on.
 
@@ -120,6 +131,8 @@ class Policy:
             action_space: of the new environment.
             task: as for the constructor.
             prompt: as for the constructor, of this slot alone.
+            episode: number of the episode, which its draws are a function of with the task and the policy's seed,
+                whatever slot it is in; None counts the episodes of the slot.
 
         Raises:
             ValueError: the policy acts in a vector environment, whose slots share their spaces.
@@ -128,6 +141,8 @@ class Policy:
             raise ValueError("slots of a vector environment share their spaces; build the policy with lists of spaces")
         self._slots[slot] = self._slot(observation_space, action_space, task, prompt)
         self._decoder.forget([slot])
+        self._n_begun[slot] += 1
+        self._episodes[slot] = self._counted(slot) if episode is None else f"{task} {episode}"
 
     def reset(self, mask: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:
         """Begins a new episode, in the slots where `mask` (all of them if None).
@@ -145,7 +160,11 @@ class Policy:
         for slot, begins in zip(self._slots, chosen, strict=True):
             if begins:
                 slot.begin()
-        self._decoder.forget([index for index, begins in enumerate(chosen) if begins])
+        begun = [index for index, begins in enumerate(chosen) if begins]
+        self._decoder.forget(begun)
+        for index in begun:
+            self._n_begun[index] += 1
+            self._episodes[index] = self._counted(index)
 
     @torch.inference_mode()
     def act(self, observation: Observation, action_mask: Any = None) -> Action:
@@ -296,7 +315,7 @@ class Policy:
         rows, ids, places = self._unfinished(active, allowed)
         hidden = hidden if len(places) == len(hidden) else hidden[places]
         while rows:
-            chosen = [int(token) for token in self._sampler.choose(self.gato, hidden, ids)]
+            chosen = self._chosen(rows, hidden, ids)
             for index in rows:
                 n_chosen = len(self._slots[index].draft) + 1
                 self._take(index, chosen[:n_chosen])
@@ -305,6 +324,27 @@ class Policy:
             if rows:
                 hidden = self._read(rows, observed=False)
                 ids = self._unfinished(rows, allowed)[1]
+
+    def _chosen(self, rows: Sequence[int], hidden: torch.Tensor, ids: Sequence[Legal]) -> list[int]:
+        """A token for each of `ids`: for each row the next, and one after each token of its draft."""
+        slots = [(index, n_read) for index in rows for n_read in range(len(self._slots[index].draft) + 1)]
+        chances = None
+        if self._sampler.temperature > 0.0:
+            chances = [
+                chance(self._seed, self._episodes[index], slot.n_seen, len(slot.timesteps[-1].action) + n_read)
+                for index, n_read in slots
+                for slot in [self._slots[index]]
+            ]
+
+        def alone(place: int) -> torch.Tensor:
+            index, n_read = slots[place]
+            return last_hidden(self.gato, concatenate([self.window(index), plain(self._slots[index].draft[:n_read])]))
+
+        return [int(token) for token in self._sampler.choose(self.gato, hidden, ids, chances, alone)]
+
+    def _counted(self, slot: int) -> str:
+        """An episode by its place in the policy."""
+        return f"slot {slot} {self._n_begun[slot]}"
 
     def _take(self, index: int, chosen: list[int]) -> None:
         """Keeps the tokens chosen after a draft's tokens, up to the first that is not what the draft guessed."""

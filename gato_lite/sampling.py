@@ -1,8 +1,15 @@
-"""Choosing the next token of each row among the ids that are legal for it."""
+"""Choosing the next token of each row among the ids that are legal for it.
+
+What is chosen for a row need not depend on what is chosen beside it. A draw may take its number from a function of
+whatever it is for (`chance`), and where two ids are so nearly equally likely that rounding, which the other rows of a
+forward have a part in, could decide between them, the caller may be asked for the row's hidden state alone (`settle`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +21,8 @@ from gato_lite.model import Gato
 
 Legal = tuple[int, int] | npt.NDArray[np.int32]
 """Ids that may come next: a range (start, stop), or the ids themselves."""
+CLOSE: Final = 1e-5
+"""Scores whose difference is this share of their size could change places by rounding; ten times what was seen."""
 
 
 class Sampler:
@@ -39,23 +48,40 @@ class Sampler:
         self.top_p = top_p
         self._generator = torch.Generator().manual_seed(seed)
 
-    def choose(self, gato: Gato, hidden: Float[Tensor, "n D"], legal: Sequence[Legal]) -> npt.NDArray[np.int64]:
-        """(n,) one legal id after each hidden state; rows that are given the same ids share one product."""
+    def choose(
+        self,
+        gato: Gato,
+        hidden: Float[Tensor, "n D"],
+        legal: Sequence[Legal],
+        chances: Sequence[float] | None = None,
+        settle: Callable[[int], Float[Tensor, "one D"]] | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """(n,) one legal id after each hidden state; rows that are given the same ids share one product.
+
+        Args:
+            gato: whose head scores the ids.
+            hidden: (n, D).
+            legal: ids of each row.
+            chances: a number in [0, 1) for each row that its draw is made of; None takes the sampler's own.
+            settle: gives a row's hidden state, (1, D), computed alone: asked where a greedy choice is so close that
+                rounding could decide it.
+        """
         chosen = np.empty(len(legal), np.int64)
         groups: dict[tuple[int, int] | int, list[int]] = {}
         for row, ids in enumerate(legal):
             groups.setdefault(ids if isinstance(ids, tuple) else id(ids), []).append(row)
         for rows in groups.values():
             ids = legal[rows[0]]
-            picked = hidden if len(rows) == len(legal) else hidden[rows]
-            if isinstance(ids, tuple):
-                chosen[rows] = ids[0] + self._draw(gato.logits(picked, slice(*ids)))
-            else:
-                index = torch.from_numpy(ids.astype(np.int64)).to(hidden.device)
-                chosen[rows] = ids[self._draw(gato.logits(picked, index))]
+            index = slice(*ids) if isinstance(ids, tuple) else torch.from_numpy(ids.astype(np.int64)).to(hidden.device)
+            logits = gato.logits(hidden if len(rows) == len(legal) else hidden[rows], index)
+            places = self._draw(logits, None if chances is None else np.array([chances[row] for row in rows]))
+            if settle is not None and self.temperature == 0.0:
+                for place in _close(logits):
+                    places[place] = self._draw(gato.logits(settle(rows[place]), index), None)[0]
+            chosen[rows] = ids[0] + places if isinstance(ids, tuple) else ids[places]
         return chosen
 
-    def _draw(self, logits: Float[Tensor, "n V"]) -> npt.NDArray[np.int64]:
+    def _draw(self, logits: Float[Tensor, "n V"], chances: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int64]:
         """(n,) column of each row."""
         if self.temperature == 0.0:
             return logits.argmax(-1).cpu().numpy()
@@ -65,4 +91,24 @@ class Sampler:
             ordered, order = probability.sort(-1, descending=True)
             beyond = ordered.cumsum(-1) - ordered >= self.top_p
             probability = probability.scatter(-1, order, ordered.masked_fill(beyond, 0.0))
-        return torch.multinomial(probability, 1, generator=self._generator)[:, 0].numpy()
+        if chances is None:
+            return torch.multinomial(probability, 1, generator=self._generator)[:, 0].numpy()
+        until = probability.cumsum(-1)
+        within = torch.from_numpy(chances)[:, None] * until[:, -1:]
+        last = probability.shape[1] - 1 - (probability.flip(-1) > 0).int().argmax(-1)  # the last that is possible
+        return torch.minimum(torch.searchsorted(until, within, right=True)[:, 0], last).numpy()
+
+
+def chance(*of: object) -> float:
+    """A number in [0, 1) that is a function of the words `of`; other words give one that has nothing to do with it."""
+    digest = hashlib.blake2b(" ".join(map(str, of)).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+def _close(logits: Float[Tensor, "n V"]) -> list[int]:
+    """Rows whose two best columns are too close to tell apart."""
+    if logits.shape[1] < 2:
+        return []
+    best = logits.topk(2, -1).values
+    is_close = best[:, 0] - best[:, 1] < CLOSE * (1.0 + best[:, 0].abs())
+    return is_close.nonzero()[:, 0].tolist()

@@ -91,8 +91,9 @@ class Block(nn.Module):
     def after_attention(self, x: Tensor, mixed: Tensor) -> Tensor:
         """(R, D) and what these tokens read, (R, H, K), to (R, D)."""
         x = x + self.attention_out(mixed.reshape(x.shape))
-        hidden = self.feed_forward_in(self.norm_feed_forward(x))
-        update: Tensor = self.feed_forward_out(F.relu(hidden).square())
+        hidden = F.relu(self.feed_forward_in(self.norm_feed_forward(x)), inplace=True)
+        hidden = hidden.square() if torch.is_grad_enabled() else hidden.square_()  # the largest tensors: none is spare
+        update: Tensor = self.feed_forward_out(hidden)
         return x + update
 
 

@@ -110,7 +110,7 @@ class Mixture:
                 own = [centres[(ends[index - 1] if index else 0) : ends[index]] for index in share]
                 stream = replace(stream, tokens=replace(stream.tokens, patch_intervals=np.concatenate(own)))
             streams.append(stream_tensors(stream, self.vocabulary, None))
-        n_target = sum(int(document.target.sum()) for document in documents)
+        n_target = sum(int(np.count_nonzero(document.target)) for document in documents)
         trained = tuple(stream for stream in streams if stream.targets or not n_target)
         return Part(step=step, shards=trained, n_target=n_target)
 

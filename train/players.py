@@ -1,6 +1,6 @@
 """Episodes of a run's newest checkpoint, played by several processes.
 
-Each process has its own copy of the weights and its own slots, and its environments in a further process. One that dies
+Each process has its own copy of the weights and its own slots, and its environments in further processes. One that dies
 is started anew with what it has not finished; greedy actions and seeds make that the same episodes.
 """
 
@@ -17,6 +17,7 @@ import torch
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.workers import start_process
 from gato_lite.run import load
+from gato_lite.train.cores import usable_cores
 from gato_lite.train.prompts import read_prompts
 from gato_lite.train.rollout import Outcome, deal, play
 
@@ -29,8 +30,8 @@ MOST_STARTS: Final = 3
 
 Job = tuple[str, int]
 """Task name and environment seed."""
-_Setting = tuple[Path, float, Mapping[str, Path] | None]
-"""Run, time limit and prompts."""
+_Setting = tuple[Path, float, Mapping[str, Path] | None, bool]
+"""Run, time limit, prompts, and whether there is a core for each process of environments."""
 
 
 class _Player:
@@ -101,10 +102,11 @@ def play_in_processes(
         if on_progress is not None:
             on_progress(len(outcomes), len(jobs))
 
+    setting = (run, limit_s, prompts, usable_cores() >= 2 * workers)
     if workers == 1:
-        return _play(jobs, (run, limit_s, prompts), book)
+        return _play(jobs, setting, book)
     shares = deal([(task.name, seed) for task, seed in jobs], workers)
-    players = [_Player(share, (run, limit_s, prompts)) for share in shares if share]
+    players = [_Player(share, setting) for share in shares if share]
     try:
         while playing := [player for player in players if player.left]:
             ready = wait([player.connection for player in playing])
@@ -128,10 +130,10 @@ def play_in_processes(
 
 def _play(jobs: Sequence[tuple[Task, int]], setting: _Setting, on_episode: Callable[[Outcome], None]) -> list[Outcome]:
     """Plays the jobs; a prompt may fill half the context, and a timestep has two tokens or more."""
-    run, limit_s, prompts = setting
+    run, limit_s, prompts, halves = setting
     gato = load(run)
     shown = None if prompts is None else read_prompts(prompts, gato.vocabulary, gato.config.context_length // 4)
-    return play(gato, jobs, n_slot=SLOTS, prompts=shown, limit_s=limit_s, on_episode=on_episode)
+    return play(gato, jobs, n_slot=SLOTS, prompts=shown, limit_s=limit_s, halves=halves, on_episode=on_episode)
 
 
 def _play_share(share: Sequence[Job], setting: _Setting, results: Connection) -> None:

@@ -9,6 +9,7 @@ To add a kind of data, write a class with the two members of `Source`.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from gato_lite.config import TokenSpec
-from gato_lite.envs.dataset import Dataset, DatasetError
+from gato_lite.envs.dataset import Dataset, DatasetError, Episodes
 from gato_lite.exchange import text_tokens
 from gato_lite.sequence import Document, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
@@ -73,7 +74,7 @@ class ControlSource:
         self.action_tokenizer = SpaceTokenizer(dataset.action_space, vocabulary, action=True)
         instruction = np.zeros(0, np.int32) if not info.instruction else vocabulary.text.encode(info.instruction)
         self.instruction = plain(instruction)
-        parts = [self._tokenise(dataset, part, vocabulary) for part in range(dataset.n_parts)]
+        parts = [part for group in dataset.groups() for part in self._tokenise_group(dataset, group, vocabulary)]
         if not any(len(part.episodes) > 1 for part in parts):
             raise ValueError(f"dataset '{dataset.path}' has no episode; record some first")
         self._longest = max(part.longest_timestep for part in parts)
@@ -82,23 +83,33 @@ class ControlSource:
         self._episodes = self._tokens.episodes[1:]
         self._firsts: list[int] = self._episodes[:-1].tolist()
 
+    def _tokenise_group(self, dataset: Dataset, group: list[int], vocabulary: Vocabulary) -> list[EpisodeTokens]:
+        """Tokens of neighbouring parts: of all together, or one by one where something is wrong, which then is told."""
+        if len(group) > 1 and (episodes := dataset.read_sound_parts(group)) is not None:
+            with contextlib.suppress(ValueError):
+                return [self._tokens_of(episodes, vocabulary)]
+        return [self._tokenise(dataset, part, vocabulary) for part in group]
+
     def _tokenise(self, dataset: Dataset, part: int, vocabulary: Vocabulary) -> EpisodeTokens:
         episodes = dataset.read_part(part)
         for problem in dataset.problems(part, episodes):  # of a stranger's files nothing is known
             raise DatasetError(problem)
         try:
-            return tokenise_episodes(
-                without_last(episodes.observations, episodes.lengths),
-                episodes.actions,
-                episodes.labels,
-                episodes.lengths,
-                observation_tokenizer=self.observation_tokenizer,
-                action_tokenizer=self.action_tokenizer,
-                vocabulary=vocabulary,
-                separator=self.spec.separator,
-            )
+            return self._tokens_of(episodes, vocabulary)
         except ValueError as error:  # a tokenizer knows neither file nor episode
             raise DatasetError(f"{dataset.path / dataset.info.parts[part].file}: {error}") from error
+
+    def _tokens_of(self, episodes: Episodes, vocabulary: Vocabulary) -> EpisodeTokens:
+        return tokenise_episodes(
+            without_last(episodes.observations, episodes.lengths),
+            episodes.actions,
+            episodes.labels,
+            episodes.lengths,
+            observation_tokenizer=self.observation_tokenizer,
+            action_tokenizer=self.action_tokenizer,
+            vocabulary=vocabulary,
+            separator=self.spec.separator,
+        )
 
     @property
     def n_episodes(self) -> int:

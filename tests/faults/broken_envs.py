@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +19,12 @@ BAD_SEEDS = (12, 15, int(os.environ.get("GATO_LITE_BAD_SEED", "-1")))
 """Seeds whose episodes go wrong."""
 BAD_STEP = 4
 LAST_STEP = 8
+NAP_S = 0.02
+"""Of every step of a kind that is slow: enough to hold up others."""
+AHEAD = 60
+"""Steps that others take while a kind that waits for them waits."""
+STEPS = os.environ.get("GATO_LITE_STEPS", "")
+"""File that grows by a byte with every step of `Counted`."""
 
 
 def _sleep_with_the_lock() -> None:
@@ -37,6 +44,19 @@ IN_STEP: dict[str, Callable[[], object]] = {
     "Hangs": lambda: time.sleep(10_000),
     "HangsInC": _sleep_with_the_lock,
 }
+
+
+def _wait_for_others() -> None:
+    """Returns when `Counted` has taken `AHEAD` more steps: never, if those have to wait for this one."""
+    begun, until = Path(STEPS).stat().st_size, time.monotonic() + 20.0
+    while Path(STEPS).stat().st_size < begun + AHEAD:
+        if time.monotonic() > until:
+            raise TimeoutError("the others do not step")
+        time.sleep(0.002)
+
+
+SLOWLY = {"Slowly": lambda: None, "SlowlyAlone": _wait_for_others}
+"""What is done in the last of steps that are slow."""
 OBSERVED: dict[str, Any] = {
     "ShowsNone": None,
     "ShowsNaN": np.array([0.0, np.nan, 0.0, 0.0], np.float32),
@@ -62,6 +82,10 @@ ELSEWHERE = (
     "RaisesInMake",
     "Talks",
     "StepsOfFour",
+    "Counted",
+    "SlowlyWanders",
+    *SLOWLY,
+    *(f"Slowly{kind}" for kind in IN_STEP),
 )
 
 
@@ -86,12 +110,22 @@ class Broken(CartPoleEnv):
 
     def step(self, action: Any) -> Any:
         self.n_step += 1
+        kind = self.kind.removeprefix("Slowly")
+        if kind != self.kind:
+            time.sleep(NAP_S)
+        if self.kind == "Counted":
+            with Path(STEPS).open("ab") as file:
+                file.write(b".")
         observation, reward, terminated, truncated, info = super().step(action)
         truncated = self.n_step >= LAST_STEP
+        if self.kind == "SlowlyWanders":
+            reward = time.monotonic()  # whatever it is, it does not come again
+        if self.kind in SLOWLY and truncated:
+            SLOWLY[self.kind]()
         if not self.is_bad or self.n_step < BAD_STEP:
             return observation, reward, terminated, truncated, info
-        if self.kind in IN_STEP:
-            IN_STEP[self.kind]()
+        if kind in IN_STEP:
+            IN_STEP[kind]()
         if self.kind == "StepsOfFour":
             return observation, reward, terminated, info
         info = {"action_mask": MASKS[self.kind]} if self.kind in MASKS else info

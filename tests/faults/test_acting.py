@@ -20,7 +20,7 @@ from gato_lite.config import GatoConfig, TokenSpec
 from gato_lite.envs import task as task_module
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.format import Score
-from gato_lite.envs.hosted import MOST_LOST, HostedStage
+from gato_lite.envs.hosted import MOST_LOST, SLOW_STEPS, HostedStage
 from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.envs.stage import Begin, Broken, Seen, Stage, Step
 from gato_lite.envs.task import Measured
@@ -42,6 +42,8 @@ RANGE = "step 4: the value: expected a finite value, at most 10 times its range 
 SEEDS = range(10, 18)
 BAD = (12, 15)
 """Seeds that broken_envs breaks."""
+LAST_STEP, AHEAD = 8, 60
+"""As in broken_envs."""
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +163,72 @@ def test_what_goes_wrong_outside_of_steps(
     }
 
 
+def counted(gato: Gato, kind: str, n_slow: int, n_beside: int, tmp_path: Path) -> list[Outcome]:
+    """Outcomes of episodes of a slow task and of `Counted` beside them, in the order in which they ended."""
+    (tmp_path / "steps").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATO_LITE_STEPS", str(tmp_path / "steps"))
+        jobs = [*jobs_of([task(kind)], n_slow, SEEDS[0]), *jobs_of([task("Counted")], n_beside, SEEDS[0])]
+        outcomes = play(gato, jobs, n_slot=4, limit_s=PATIENT_S)
+    assert sorted((outcome.task, outcome.seed) for outcome in outcomes) == sorted((t.name, s) for t, s in jobs)
+    return outcomes
+
+
+def test_a_slow_environment_does_not_hold_up_the_others(
+    gato: Gato, sound: dict[int, tuple[float, int]], tmp_path: Path
+) -> None:
+    """It waits in its last step until the others have taken many, which they never would if they waited for it."""
+    outcomes = counted(gato, "SlowlyAlone", 1, 400, tmp_path)
+    slow = next(place for place, outcome in enumerate(outcomes) if outcome.task == task("SlowlyAlone").name)
+    assert outcomes[slow].failed is None
+    assert slow * LAST_STEP >= AHEAD - 3 * LAST_STEP, "steps of episodes that ended before, three under way left out"
+    for outcome in outcomes:  # and all are the same episodes as one after another in one process
+        if outcome.seed in sound:
+            assert (outcome.total_reward, outcome.length, outcome.failed) == (*sound[outcome.seed], None)
+
+
+@pytest.mark.parametrize(
+    "kind, why",
+    [
+        ("SlowlyRaises", "step 4 raised KeyError: 'lost\\nits way'"),
+        ("SlowlyExits", "step 4 ended its process (exit code 7)"),
+        pytest.param("SlowlyHangsInC", f"step 4 took longer than {LIMIT_S:g} s", marks=pytest.mark.long),
+    ],
+)
+def test_what_a_slow_environment_does_wrong_costs_its_episode(
+    gato: Gato, sound: dict[int, tuple[float, int]], kind: str, why: str
+) -> None:
+    hold(played(gato, kind, LIMIT_S if "Hangs" in kind else PATIENT_S), sound, why)
+
+
+def test_a_slow_environment_that_never_goes_the_same_way_stays_where_it_is(gato: Gato, tmp_path: Path) -> None:
+    outcomes = counted(gato, "SlowlyWanders", 2, 6, tmp_path)
+    assert [outcome.failed for outcome in outcomes] == [None] * 8
+
+
+def test_slow_episodes_go_on_in_a_process_of_their_own() -> None:
+    """As they went in the first, step by step, also after that process has been lost; quick ones stay."""
+    names = [task(kind).name for kind in ("Slowly", "Sound")]
+    twin = Stage({name: find_tasks([name])[0] for name in names}, evaluation=True)
+    stage = HostedStage(names, evaluation=True, limit_s=PATIENT_S)
+    try:
+        places = {0: begin("Slowly", 1), 1: begin("Sound", 1)}
+        for step, turns in enumerate([places, *[{0: Step(action=n % 2), 1: Step(action=0)} for n in range(7)]]):
+            expected, found = twin.take(turns), stage.take(turns)
+            for slot in turns:
+                assert isinstance(found[slot], Seen)
+                assert np.array_equal(found[slot].observation, expected[slot].observation)
+                assert (found[slot].reward, found[slot].truncated) == (expected[slot].reward, expected[slot].truncated)
+            assert len(stage._hosts) == (1 if step < SLOW_STEPS else 2)
+            if step == 5:
+                os.kill(stage._hosts[1].process.pid, signal.SIGKILL)
+        assert [stage._hosts.index(stage._logs[slot].host) for slot in turns] == [1, 0]
+        stage.take({0: begin("Slowly", 2), 1: begin("Sound", 2)})
+        assert [stage._hosts.index(stage._logs[slot].host) for slot in turns] == [1, 0]
+    finally:
+        stage.close()
+
+
 def test_an_episode_without_an_end_is_given_up(gato: Gato, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "LONGEST", 7)
     outcomes = play(gato, jobs_of([task("Sound")], 2, 0), n_slot=2)
@@ -173,7 +241,7 @@ def stage() -> Iterator[HostedStage]:
     stage = HostedStage(names, evaluation=True, limit_s=PATIENT_S)
     yield stage
     stage.close()
-    assert stage._process.returncode is not None
+    assert all(host.process.returncode is not None for host in stage._hosts)
 
 
 def begin(kind: str, seed: int) -> Begin:
@@ -190,7 +258,7 @@ def test_a_process_killed_from_outside_costs_no_episode(stage: HostedStage) -> N
             assert isinstance(found[slot], Seen)
             assert np.array_equal(found[slot].observation, expected[slot].observation)
             assert (found[slot].reward, found[slot].truncated) == (expected[slot].reward, expected[slot].truncated)
-        os.kill(stage._process.pid, signal.SIGKILL)
+        os.kill(stage._hosts[0].process.pid, signal.SIGKILL)
 
 
 def test_a_task_that_does_nothing_but_end_its_process_is_given_up(stage: HostedStage) -> None:
@@ -212,7 +280,7 @@ def test_a_task_that_does_nothing_but_end_its_process_is_given_up(stage: HostedS
 
 
 def test_a_process_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gato_lite.envs.hosted._CHILD", "raise SystemExit(9)")
+    monkeypatch.setattr("gato_lite.envs.host._CHILD", "raise SystemExit(9)")
     stage = HostedStage([task("Sound").name], evaluation=True, limit_s=PATIENT_S)
     with pytest.raises(RuntimeError, match=r"ended its process \(exit code 9\), 6 times in a row"):
         stage.take({0: begin("Sound", 0)})

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gato_lite import cache
 from gato_lite.cache import Decoder
 from gato_lite.exchange import picture_tokens
 from gato_lite.model import Gato
@@ -106,6 +107,30 @@ def test_documents_come_back_in_the_order_of_their_rows(gato: Gato, uncached: Un
     made = [drawn(n, n) for n in (7, 2, 7, 1)]
     states = Decoder(gato, 5).read_documents([3, 0, 4, 1], made)
     for state, document in zip(states, made, strict=True):
+        torch.testing.assert_close(state, uncached(gato, document), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2])
+def test_documents_are_read_in_passes(
+    make: Callable[..., Gato], uncached: Uncached, monkeypatch: pytest.MonkeyPatch, n_kv_head: int
+) -> None:
+    """Of documents of several lengths, more than one in most of them; the order of the rows is kept."""
+    monkeypatch.setattr(cache, "PASS", 16)
+    gato = make(n_head=2, n_kv_head=n_kv_head)
+    passes: list[int] = []
+    hidden = gato.hidden
+    monkeypatch.setattr(gato, "hidden", lambda made, *more: passes.append(len(made.ids)) or hidden(made, *more))
+    made = [drawn(n, n) for n in (7, 2, 7, 1, 30, 7, 2)]
+    decoder = Decoder(gato, 8)
+    states = decoder.read_documents([3, 0, 4, 1, 7, 2, 6], made)
+    assert passes == [12, 14, 30]
+    monkeypatch.undo()
+    for state, document in zip(states, made, strict=True):
+        torch.testing.assert_close(state, uncached(gato, document), atol=1e-4, rtol=1e-4)
+    states = decoder.read([7, 2], concatenate([drawn(2, 8), drawn(1, 9)]), [2, 1])  # from what the passes have written
+    for state, document in zip(
+        states, (concatenate([made[4], drawn(2, 8)]), concatenate([made[5], drawn(1, 9)])), strict=True
+    ):
         torch.testing.assert_close(state, uncached(gato, document), atol=1e-4, rtol=1e-4)
 
 

@@ -106,13 +106,13 @@ def hold_to_uncached(policy: Policy, uncached: Uncached) -> list[float]:
             rows.extend(concatenate([policy.window(index), plain(draft[:n])]) for n in range(len(draft) + 1))
         return going, ids, places
 
-    def watched_choose(gato: Gato, hidden: torch.Tensor, ids: Any) -> Any:
+    def watched_choose(gato: Gato, hidden: torch.Tensor, ids: Any, *more: Any) -> Any:
         assert len(rows) == len(hidden) == len(ids)
         for window, state in zip(rows, hidden, strict=True):
             expected = gato.logits(uncached(gato, window)[None])[0]
             differences.append(float((gato.logits(state[None])[0] - expected).abs().max()))
         rows.clear()
-        return choose(gato, hidden, ids)
+        return choose(gato, hidden, ids, *more)
 
     policy._unfinished = watched_unfinished  # type: ignore[method-assign]
     policy._sampler.choose = watched_choose  # type: ignore[method-assign]
@@ -167,7 +167,7 @@ def test_a_slot_reads_what_training_reads(make: Callable[..., Gato], name: str) 
     done: list[Any] = []
     dropped = 0
 
-    def choose(gato: Gato, hidden: torch.Tensor, legal: Any) -> list[int]:
+    def choose(gato: Gato, hidden: torch.Tensor, legal: Any, *_: Any) -> list[int]:
         """The next token of the last action in `done`, which has to be legal."""
         wanted = int(action_tokenizer.encode(done[-1]).ids[len(policy._slots[0].timesteps[-1].action)])
         assert wanted in (range(*legal[0]) if isinstance(legal[0], tuple) else legal[0])
@@ -221,6 +221,42 @@ def test_no_more_history_than_the_task_is_to_show(make: Callable[..., Gato], his
         policy.act(step % 4)
         kept.append(len(policy._slots[0].timesteps))
     assert kept == counts
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_a_slot_does_depends_on_its_episode_alone(make: Callable[..., Gato], temperature: float) -> None:
+    """Also where the ids of an action are so alike that rounding would decide, which differs from batch to batch."""
+    gato = make(context_length=64, seed=3)
+    if not temperature:
+        bins = gato.vocabulary.bin_ids
+        with torch.no_grad():
+            alike = gato.embedding.tokens.weight[bins.start : bins.stop]
+            alike[:] = alike[:1] * (1 + 1e-7 * torch.randn(alike.shape, generator=torch.Generator().manual_seed(0)))
+    space = spaces.Box(-1, 1, (3,))
+
+    def play(slot: int, n_slot: int) -> list[Any]:
+        policy = Policy(gato, [space] * n_slot, [space] * n_slot, temperature=temperature, seed=9)
+        policy.assign(slot, space, space, episode=17)
+        generator = np.random.default_rng(5)
+        actions = []
+        for step in range(30):
+            shown: list[Any] = [None if (step + other) % 4 == 0 else np.ones(3) * other / 9 for other in range(n_slot)]
+            shown[slot] = generator.uniform(-1, 1, 3)
+            actions.append(policy.act(shown)[slot])
+        return actions
+
+    expected = play(0, 1)
+    for slot, n_slot in ((0, 2), (3, 6), (7, 9)):
+        np.testing.assert_array_equal(play(slot, n_slot), expected)
+
+
+def test_episodes_of_a_slot_draw_other_numbers(gato: Gato) -> None:
+    policy = Policy(gato, spaces.Discrete(4), spaces.Discrete(1000), temperature=2.0)
+    episodes = []
+    for begin in (lambda: None, policy.reset, lambda: policy.assign(0, spaces.Discrete(4), spaces.Discrete(1000))):
+        begin()
+        episodes.append([policy.act(step % 4) for step in range(8)])
+    assert len({tuple(map(int, episode)) for episode in episodes}) == 3
 
 
 def test_greedy_actions_of_a_slot_do_not_depend_on_the_others(make: Callable[..., Gato]) -> None:

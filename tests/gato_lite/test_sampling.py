@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gato_lite.model import Gato
-from gato_lite.sampling import Legal, Sampler
+from gato_lite.sampling import Legal, Sampler, chance
 
 
 def states(n: int, seed: int = 0) -> torch.Tensor:
@@ -85,6 +85,35 @@ def test_the_seed_decides(gato: Gato) -> None:
     assert first[0] == first[1] != first[2]
     sampler = Sampler(1.0, 3)
     assert chosen(sampler, gato, hidden, legal) != chosen(sampler, gato, hidden, legal)
+
+
+def test_draws_from_given_numbers_follow_the_softmax(gato: Gato) -> None:
+    hidden, legal = states(1).repeat(4000, 1), [(5120, 5124)] * 4000
+    chances = [chance("draw", index) for index in range(4000)]
+    with torch.inference_mode():
+        drawn = Sampler(2.0, 5).choose(gato, hidden, legal, chances) - 5120
+        expected = (gato.logits(hidden[:1], slice(5120, 5124)) / 2.0).softmax(-1)[0].tolist()
+        np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 4000, expected, atol=0.03)
+        ends = Sampler(1.0, 0, top_p=1e-9).choose(gato, hidden[:2], legal[:2], [0.0, 1.0 - 2.0**-53]) - 5120
+    assert set(ends.tolist()) == {int(np.argmax(expected))}
+    assert 0.0 <= min(chances) < 0.001
+    assert 0.999 < max(chances) < 1.0
+
+
+def test_a_close_choice_is_settled_alone(gato: Gato) -> None:
+    """Asked for the row that is close, and for no other."""
+    hidden, asked = states(3), []
+    twin = gato.logits(hidden).detach()[1, :10].argmax()
+
+    def settle(row: int) -> torch.Tensor:
+        asked.append(row)
+        return hidden[row : row + 1]
+
+    ids = np.array([int(twin), int(twin)], np.int32)  # the same score twice
+    with torch.inference_mode():
+        found = Sampler().choose(gato, hidden, [(0, 10), ids, (0, 10)], None, settle)
+    assert asked == [1]
+    assert found.tolist() == chosen(Sampler(), gato, hidden, [(0, 10), ids, (0, 10)])
 
 
 def test_almost_no_temperature_is_greedy(gato: Gato) -> None:

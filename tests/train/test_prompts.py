@@ -78,17 +78,18 @@ def test_every_episode_is_prompted_by_its_seed(data: Path, run: Path, monkeypatc
 
     monkeypatch.setattr(Policy, "assign", noting)
     play(gato, jobs, n_slot=2, prompts=prompts)
-    expected = []
+    expected, without = [], []
     for task, seed in jobs:
         env = task.make()
         shown = prompts[task.name][seed % len(prompts[task.name])]
-        policy = Policy(gato, env.observation_space, env.action_space, task=task.name, prompt=[shown])
-        expected.append(policy.window().ids.tolist())
+        for before, prompt in ((expected, [shown]), (without, [])):
+            policy = Policy(gato, env.observation_space, env.action_space, task=task.name, prompt=prompt)
+            before.append(policy.window().ids.tolist())
     assert windows == expected
     assert len({str(window) for window in windows}) > 2
     windows.clear()
     play(gato, jobs, n_slot=6)
-    assert windows == [], "nothing is read before an episode unless it is asked for"
+    assert windows == without, "no prompt is read before an episode unless it is asked for"
 
 
 def test_data_are_those_of_the_run_or_those_given(data: Path, run: Path) -> None:

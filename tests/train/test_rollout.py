@@ -50,6 +50,14 @@ def test_drawn_actions_repeat_with_their_seed(gato: Gato) -> None:
     assert first != other
 
 
+@pytest.mark.parametrize("n_slot", [2, 16])
+def test_drawn_outcomes_do_not_depend_on_the_slots(gato: Gato, n_slot: int) -> None:
+    jobs = jobs_of(tasks("classic/CartPole", "classic/Pendulum"), 3, 7)
+    expected = [play(gato, [job], temperature=1.0, seed=4)[0] for job in jobs]
+    outcomes = {(o.task, o.seed): o for o in play(gato, jobs, n_slot=n_slot, temperature=1.0, seed=4)}
+    assert [outcomes[task.name, seed] for task, seed in jobs] == expected
+
+
 def test_no_jobs(gato: Gato) -> None:
     assert play(gato, []) == []
 
@@ -94,18 +102,13 @@ def test_a_task_is_spoken_of_as_it_was_trained(gato: Gato, monkeypatch: pytest.M
     from gato_lite.train import rollout
 
     windows: list[list[int]] = []
-    assign, init = rollout.Policy.assign, rollout.Policy.__init__
+    assign = rollout.Policy.assign
 
     def watched_assign(self: Any, slot: int, *arguments: Any) -> None:
         assign(self, slot, *arguments)
         windows.append(self.window(slot).ids.tolist())
 
-    def watched_init(self: Any, *arguments: Any, **options: Any) -> None:
-        init(self, *arguments, **options)
-        windows.extend(self.window(slot).ids.tolist() for slot in range(self.n_slot))
-
     monkeypatch.setattr(rollout.Policy, "assign", watched_assign)
-    monkeypatch.setattr(rollout.Policy, "__init__", watched_init)
     found = tasks("toy/FrozenLake", "toy/FrozenLakeNotSlippery")
     env = found[0].make()
     gato.formats = tuple(

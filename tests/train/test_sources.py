@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from gymnasium import spaces
 
 import gato_lite
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError
+from gato_lite.envs.parts import describe, write_episodes
 from gato_lite.sequence import TEXT_PLACES, Document
 from gato_lite.spaces import FreeText
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -38,6 +43,74 @@ class Talk(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.length += 1
         return "12345678901234567890" if self.length == 4 else "a", 0.0, self.length == 8, False, {}
+
+
+class TestSmallParts:
+    """Those of few timesteps are read together, which changes neither tokens nor errors."""
+
+    @pytest.fixture
+    def parts(self, corridor_env: gym.Env[Any, Any], tmp_path: Path) -> Dataset:
+        out = tmp_path / "parts"
+        gato_lite.record(
+            corridor_env,
+            lambda seen: seen["goal"][0] > 0,
+            episodes=230,
+            out=out,
+            seed=0,
+            spec=TokenSpec(once=("sign",)),
+        )
+        return Dataset.open(out)
+
+    def one_by_one(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Dataset, "groups", lambda dataset: [[index] for index in range(dataset.n_parts)])
+
+    def test_their_tokens(self, parts: Dataset, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert parts.groups() == [[0, 1, 2]]
+        together = ControlSource(parts, vocabulary)._tokens
+        self.one_by_one(monkeypatch)
+        apart = ControlSource(parts, vocabulary)._tokens
+        for field in dataclasses.fields(together):
+            for a, b in zip(*(self.arrays(getattr(side, field.name)) for side in (together, apart)), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    def arrays(self, value: Any) -> list[Any]:
+        if not dataclasses.is_dataclass(value):
+            return [value]
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+
+    def test_their_errors(self, parts: Dataset, vocabulary: Vocabulary) -> None:
+        """Of a value, of a byte, and of columns that other parts do not have."""
+        file, listing = parts.path / parts.info.parts[1].file, parts.path / "dataset.json"
+        whole, told = file.read_bytes(), listing.read_bytes()
+        episodes = parts.read_part(1)
+        rewards = episodes.rewards.copy()
+        rewards[3] = np.nan
+        bad = dataclasses.replace(episodes, rewards=rewards)
+        short = dataclasses.replace(episodes, actions={"": episodes.actions[""] + 9})
+        changes: list[Callable[[], object]] = [
+            lambda: write_episodes(file, bad, parts.observation_space, parts.action_space),
+            lambda: write_episodes(file, short, parts.observation_space, parts.action_space),
+            lambda: pq.write_table(pq.read_table(file).drop_columns(["seed"]), file),
+            lambda: file.write_bytes(whole[:-9] + bytes(9)),
+        ]
+        for number, change in enumerate(changes):
+            file.write_bytes(whole)
+            listing.write_bytes(told)
+            change()
+            info = json.loads(told)
+            if number < 3:  # with the right hash
+                new = describe(file, rows=len(episodes), timesteps=int(episodes.lengths.sum()))
+                info["parts"][1] = msgspec.to_builtins(new)
+            listing.write_text(json.dumps(info))
+            errors = []
+            for way in (lambda _patch: None, self.one_by_one):
+                with pytest.MonkeyPatch.context() as patch:
+                    way(patch)
+                    with pytest.raises(DatasetError) as caught:
+                        ControlSource(Dataset.open(parts.path), vocabulary)
+                errors.append(str(caught.value))
+            assert errors[0] == errors[1]
+            assert errors[0].startswith(str(file))
 
 
 class TestControl:

@@ -46,7 +46,7 @@ class SourceSpeed(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", ta
     megabytes: float
     """UTF-8 bytes of text, pixels, or observations and actions, in the dataset."""
     read_s: float
-    """Parquet to arrays or strings, checksums verified; the file is in the system's cache."""
+    """Parquet to arrays or strings, checksums verified and values checked; the file is in the system's cache."""
     tokenise_s: float
     """Arrays, strings or PNG files to tokens, once a run."""
     draw_s: float
@@ -155,8 +155,8 @@ def _read(dataset: Dataset) -> None:
     if dataset.info.kind == "documents":
         dataset.read_documents("train")
         return
-    for part in range(dataset.n_parts):
-        dataset.read_part(part)
+    for group in dataset.groups():
+        dataset.read_sound_parts(group)
 
 
 def _bytes(dataset: Dataset) -> int:

@@ -76,7 +76,8 @@ class StepSpeed(msgspec.Struct, frozen=True, kw_only=True):
     steps_per_second: float
     """Environment steps of all slots together."""
     sustained: float
-    """The same with the older half of the context dropped and the rest read again whenever it is full."""
+    """Of an episode longer than the context: mean of steps at half and at all of it, with the reading of the newer half
+    again whenever it is full."""
     environment_only: float
     """Steps a second of the environments alone, under random actions."""
     model: float
@@ -164,6 +165,18 @@ class Players:
         self.policy._decoder.forget(range(self.policy.n_slot))
         self.step()
 
+    def timed_steps(self, n_token: int, n_step: int) -> list[float]:
+        """Seconds of each of some steps after a context of about `n_token` tokens."""
+        self.fill(n_token)
+        self.step()
+        self.spent = dict.fromkeys(self.spent, 0.0)
+        seconds = []
+        for _ in range(n_step):
+            start = time.perf_counter()
+            self.step()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
     def reread(self) -> float:
         """Seconds of a step in which every slot drops the older half of its context."""
         start = time.perf_counter()
@@ -192,17 +205,11 @@ def measure_steps(gato: Gato, name: str, n_slot: int, context: int, rounds: int 
     players = Players(gato, [make_of(name)] * n_slot, context_length=context, **options)
     per_step = players.tokens_per_step
     rounds = max(2, min(rounds, context // per_step - 3))
-    players.fill(context - (rounds + 3) * per_step)
-    players.step()
-    players.spent = dict.fromkeys(players.spent, 0.0)
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        players.step()
-        seconds.append(time.perf_counter() - start)
+    half = float(np.median(players.timed_steps(context // 2, rounds)))
+    seconds = players.timed_steps(context - (rounds + 3) * per_step, rounds)
     total, median = sum(seconds), float(np.median(seconds))
     shares = {part: spent / total for part, spent in players.spent.items()}
-    again = max(0.0, players.reread() - median) / max(1, context // 2 // per_step)
+    again = max(0.0, players.reread() - half) / max(1, context // 2 // per_step)
     return StepSpeed(
         what=name,
         slots=n_slot,
@@ -210,7 +217,7 @@ def measure_steps(gato: Gato, name: str, n_slot: int, context: int, rounds: int 
         tokens_per_step=per_step,
         milliseconds=1e3 * median,
         steps_per_second=n_slot / median,
-        sustained=n_slot / (median + again),
+        sustained=n_slot / ((half + median) / 2 + again),
         environment_only=environment_limit(name, n_slot),
         **shares,
     )

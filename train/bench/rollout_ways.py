@@ -131,7 +131,7 @@ def agreeing(players: Players, share: float) -> Callable[[], None]:
     generator = np.random.default_rng(0)
     policy, choose = players.policy, players.policy._sampler.choose
 
-    def agree(gato: Gato, hidden: torch.Tensor, ids: object) -> np.ndarray:
+    def agree(gato: Gato, hidden: torch.Tensor, ids: object, *_: object) -> np.ndarray:
         chosen = choose(gato, hidden, ids)  # type: ignore[arg-type]
         wanted: list[int] = []
         for slot in policy._slots:

