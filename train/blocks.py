@@ -58,7 +58,11 @@ def compiled(compiler: str, rows_multiple: int) -> RunBlock:
     Args:
         compiler: a backend of `torch.compile`.
         rows_multiple: what the rows that the last block computes are filled up to a multiple of.
+
+    Whatever was compiled before, for streams of other sizes, is forgotten: a function may be compiled eight times in a
+    process, and the ninth is an error.
     """
+    torch.compiler.reset()
     # Not dynamic: the second shape would make it compile for any, which is slower than for the few there are.
     before = torch.compile(_before_attention, backend=compiler, fullgraph=True, dynamic=False)
     after = torch.compile(_after_attention, backend=compiler, fullgraph=True, dynamic=False)

@@ -77,6 +77,17 @@ def test_many_streams_are_compiled_for_once(precision: Precision, again: bool) -
     assert compiling.n_compiled == 4
 
 
+@quiet
+@pytest.mark.usefixtures("compilable")
+def test_models_of_many_sizes_are_compiled_in_one_process() -> None:
+    """Each is compiled for as often as torch allows, which would be an error for the second."""
+    for tokens in (TOKENS, 2 * TOKENS):
+        gradient = Gradient(fresh_gato(CONFIG, torch.device("cpu")), tokens, precision="float32", compiler="aot_eager")
+        with torch._dynamo.config.patch(recompile_limit=2):
+            results(gradient.gato, gradient, drawn(0))
+        assert gradient.n_compiled == 3
+
+
 @pytest.mark.slow
 @quiet
 @pytest.mark.usefixtures("compilable")

@@ -160,8 +160,6 @@ def measure_speeds(
 def _speed(
     model: str, workload: str, mixture: Mixture, device: torch.device, rounds: int, precision: Precision
 ) -> Speed:
-    if default_compiler(device) is not None:
-        torch.compiler.reset()  # what was compiled for other models counts towards a limit
     gato = fresh_gato(config_of(model, device), device)
     stream = mixture.stream(0).to(device)
     with gradient_of(gato, training_of(model, device), precision) as gradient:
