@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -44,10 +46,12 @@ def fixed_tokens(tokens_per_step: int, n_shard: int, context_length: int) -> int
 def default_compiler(device: torch.device) -> str | None:
     """What compiles blocks on that device; None where it does not pay (a CPU), or what it needs is missing.
 
-    That is Triton, and a C compiler for its launchers.
+    That is Triton, and for its launchers a C compiler and Python's header files.
     """
-    able = importlib.util.find_spec("triton") is not None and (
-        "CC" in os.environ or any(map(shutil.which, C_COMPILERS))
+    able = (
+        importlib.util.find_spec("triton") is not None
+        and ("CC" in os.environ or any(map(shutil.which, C_COMPILERS)))
+        and Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").is_file()
     )
     return "inductor" if device.type == "cuda" and able else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,14 +175,17 @@ def test_a_cpu_compiles_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "triton, compiler, expected", [(True, True, "inductor"), (False, True, None), (True, False, None)]
+    "missing, expected", [("nothing", "inductor"), ("triton", None), ("compiler", None), ("headers", None)]
 )
 def test_a_gpu_compiles_where_that_can_be_done(
-    triton: bool, compiler: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch
+    missing: str, expected: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if missing != "headers":
+        (tmp_path / "Python.h").touch()
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object() if triton else None)
-    monkeypatch.setattr(shutil, "which", lambda _name: "/usr/bin/cc" if compiler else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None if missing == "triton" else object())
+    monkeypatch.setattr(shutil, "which", lambda _name: None if missing == "compiler" else "/usr/bin/cc")
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_names: str(tmp_path))
     assert default_compiler(torch.device("cuda")) == expected
 
 
