@@ -12,6 +12,7 @@ nothing is won there, and tests hold it to the ordinary reads.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -141,7 +142,7 @@ class FixedReads:
         where = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
         where[0] = self._n_row
         with torch.cuda.device(x.device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside = _aside(x.device)
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(N_WARM_UP):
@@ -150,9 +151,16 @@ class FixedReads:
             graph = torch.cuda.CUDAGraph()
             pool = next((other.graph.pool() for other in self._recorded.values()), None)
             # Other threads, such as the loader's, may go on with their copies.
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
                 hidden = self._forward(x, where, n_new, n_seen)
         return _Recorded(graph=graph, x=x, where=where, hidden=hidden)
+
+
+@functools.cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Where all graphs of a device are recorded: cuBLAS keeps memory of its own, megabytes, for every stream."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
 
 
 def write(cache: Tensor, slots: Int64[Tensor, " TG"], new: Tensor) -> None:
