@@ -78,7 +78,7 @@ class _CrossEntropy(torch.autograd.Function):
             losses.append(found[:, 0])
             if smooth:
                 target = smoothed(right[:, 0], len(table)).to(table.dtype)  # (n, V)
-                norm = scores[:n].gather(1, right) + found  # log of the sum of exp(scores)
+                norm = scores[:n].amax(1) - chances[:n].amax(1).log()  # log of the sum of exp(scores)
                 summed += norm.sum() - (target * scores[:n]).sum()
                 chances[:n] -= target
             else:

@@ -60,6 +60,15 @@ def test_smoothed_targets_are_told_the_loss_of_the_very_class() -> None:
         torch.testing.assert_close(part.grad.double(), other.grad, atol=1e-5, rtol=1e-5)
 
 
+def test_smoothed_targets_far_off_have_their_loss() -> None:
+    """Also where the very class has no chance that float32 could tell from none."""
+    table = torch.arange(40.0)[:, None] * 20
+    total, losses = cross_entropy(torch.ones(1, 1), table, torch.tensor([5]), smooth=True)
+    exact = -(smoothed(torch.tensor([5]), 40).double() * table[:, 0].double().log_softmax(-1)).sum()
+    assert total.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert losses.item() == pytest.approx(85.2, abs=0.1)  # of the very class it is in truth 680
+
+
 def test_losses_have_no_gradient_and_nothing_is_kept_where_none_is_asked_for() -> None:
     states, table, classes = drawn(5)
     assert not cross_entropy(states, table, classes)[1].requires_grad
