@@ -79,14 +79,14 @@ def run(options: Options) -> None:
                     precision=options.precision,
                     on_progress=show,
                 )
+            machine = this_machine(device, options.precision)
+            where = f"{machine.processor}, {machine.device}, one thread of {machine.cores} cores"
+            print(f"{where}, torch {machine.torch}, {machine.precision}\n")
+            print_speeds(speeds)  # before what follows, which may find a difference or run out of memory
             with bar("decisions", "comparisons") as show:
                 compared, second, memory = _decisions(workloads, options, device, show)
-        machine = this_machine(device, options.precision)
     finally:
         torch.set_num_threads(threads)
-    where = f"{machine.processor}, {machine.device}, one thread of {machine.cores} cores"
-    print(f"{where}, torch {machine.torch}, {machine.precision}\n")
-    print_speeds(speeds)
     print_comparisons(compared)
     print_threads_and_memory(second, memory)
     if options.json is not None:
