@@ -173,7 +173,7 @@ def _film(
             partial(_act, policy, env),
             path,
             seed=seed,
-            on_reset=policy.reset,
+            on_reset=partial(policy.assign, 0, *spaces, name, (), seed),  # the draws that `play` makes
             metric=task.metric,
             caption=task.instruction,
             fps=_fps(task, env),

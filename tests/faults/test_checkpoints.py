@@ -35,7 +35,7 @@ from gato_lite.train.training import train_run
 from gato_lite.train.verify import verify
 
 ROOT = Path(__file__).parent.parent.parent
-BETWEEN_OUR_PROCESSES = {ROOT / "envs" / "hosted.py"}
+BETWEEN_OUR_PROCESSES = {ROOT / "envs" / "host.py", ROOT / "envs" / "hosted.py"}
 """Pickles what passes through a pipe between a command and the process that runs its environments: never a file."""
 
 
