@@ -62,7 +62,7 @@ def test_curves_go_on_where_they_stopped(options: Options, monkeypatch: pytest.M
     assert stored["random"] < stored["expert"] < 1.0
     assert [point["demonstrations"] for point in stored["curves"]["tuned"]] == [2, 3]
     with_old = [(cell["way"], cell["demonstrations"]) for cell in stored["cells"] if cell["old"]]
-    assert with_old == [("before", 0), ("tuned", 2), ("tuned", 3), ("rehearsed", 2), ("rehearsed", 3)]
+    assert with_old == [("before", 0), ("tuned", 2), ("rehearsed", 2), ("tuned", 3), ("rehearsed", 3)]
     figure = (options.out / "curve.svg").read_text()
     assert all(words in figure for words in (NEW, f"{OLD} *", "from nothing", "random actions"))
 
@@ -90,6 +90,7 @@ def test_a_task_without_an_expert_is_refused(tmp_path: Path) -> None:
     [
         ({"seeds": 0}, "seeds must be at least 1, got seeds=0"),
         ({"demonstrations": ()}, "demonstrations must be numbers of at least 1, got ()"),
+        ({"ways": ("before",)}, "ways must be some of tuned, nothing, rehearsed, got ('before',)"),
         ({"rehearse_share": 1.0}, "rehearse_share must be in (0, 1), got 1.0"),
     ],
 )
