@@ -3,6 +3,7 @@
     python -m gato_lite.envs.reference                        # all tasks whose packages are installed
     python -m gato_lite.envs.reference 'sokoban/*'            # these alone; the others stay as they are
     python -m gato_lite.envs.reference --missing --workers 2  # goes on where it was stopped
+    python -m gato_lite.envs.reference 'dm/*' --episodes 10   # fewer, of tasks without an expert
 
 writes `scores.json` beside this file after every task, and for tasks of your own `NAME.scores.json` beside their file
 `NAME.py`. A score where the expert does not beat random actions is no score: where the 95 % interval of the difference
@@ -32,6 +33,8 @@ from gato_lite.envs.task import PACKAGES, Measured, ScoresFile, Task, read_score
 
 EPISODES: Final = 200
 """Episodes of each policy."""
+LEAST: Final = 100
+"""Fewest episodes of a scale; a lower end alone, which normalises nothing, may be the mean of two."""
 _COMMAND: Final = "python -m gato_lite.envs.reference"
 
 
@@ -129,6 +132,8 @@ def _measure_or_say(task: Task, episodes: int) -> Measured | str:
         return measure(task, episodes)
     except ValueError as error:
         return str(error)
+    except Exception as error:  # environments fail in every way; the other tasks are still measured
+        return f"{task.name}: expected whole episodes, found {type(error).__name__}: {error}"
 
 
 def _write(path: Path, name: str, found: Measured | None) -> None:
@@ -153,13 +158,19 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tasks", nargs="*", default=["*"], metavar="TASK", help="names or patterns; none measures all")
-    parser.add_argument("--episodes", type=int, default=EPISODES, help="episodes of each policy, at least 100")
+    parser.add_argument(
+        "--episodes", type=int, default=EPISODES, help="episodes of each policy: at least 100, or 2 without an expert"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes, each of which measures a task at a time")
-    parser.add_argument("--missing", action="store_true", help="leave out tasks that have been measured")
+    parser.add_argument("--missing", action="store_true", help="leave out tasks measured over as many, or over 100")
     options = parser.parse_args()
-    if options.episodes < 100:
-        parser.error(f"--episodes must be at least 100, got {options.episodes}")
-    tasks = [task for task in find_tasks(options.tasks) if not (options.missing and task.random)]
+    tasks = find_tasks(options.tasks)
+    least = LEAST if any(task.expert for task in tasks) else 2
+    if options.episodes < least:
+        parser.error(f"--episodes must be at least {least}, got {options.episodes}")
+    if options.missing:
+        enough = min(options.episodes, LEAST)
+        tasks = [task for task in tasks if task.random is None or task.random.episodes < enough]
     if unscored := [task.name for task in tasks if task.name not in all_tasks()]:
         parser.error(f"expected tasks of the catalogue or of your own, got {', '.join(unscored)}")
     problems = [f"{task.name}: not installed: {task.install}" for task in tasks if not task.installed]

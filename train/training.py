@@ -306,7 +306,7 @@ def _train_run(
     datasets = [(open_data(name), weight) for name, weight in data]
     first = None if init is None else load(init)
     if first is not None:
-        config = _of_shape(config, first)
+        config = of_shape(config, first)
     of = out if resume and (out / CONFIG_FILE).exists() else init
     vocabulary = _vocabulary(text_model) if of is None else read_vocabulary(of, read_run_config(of))
     weighted = weighted_sources(datasets, vocabulary, config)
@@ -373,7 +373,7 @@ _LATER: Final = ("n_text_local", "token_shift", "head_norm")
 """Parts of a shape that a recipe takes from the run it begins with: older runs have none of them."""
 
 
-def _of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
+def of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
     """The recipe for a model of the shape of `gato`; what came later than the first runs is no part of a recipe.
 
     Raises:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from gato_lite.envs import reference
 from gato_lite.envs.catalogue import TASKS, Task
 from gato_lite.envs.experts import ExpertFailedError, Rule
+from gato_lite.envs.format import Score
 from gato_lite.envs.reference import measure, measure_all
 from gato_lite.envs.task import SCORES_FILE, references
 
@@ -77,6 +79,33 @@ def test_too_few_episodes_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         reference.main()
     assert "--episodes must be at least 100, got 10" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["reference", "dm/lqr-lqr_2_1", "--episodes", "1"])
+    with pytest.raises(SystemExit):
+        reference.main()
+    assert "--episodes must be at least 2, got 1" in capsys.readouterr().err
+
+
+def test_what_was_measured_over_few_episodes_is_missing_where_more_are_asked_for(monkeypatch):
+    asked = []
+    scored = replace(TASKS["atari/Pong"], extra=None)
+    few = Score(mean=-20.0, std=1.0, success=None, episodes=5, length=900.0)
+    monkeypatch.setattr(reference, "find_tasks", lambda _: [scored])
+    monkeypatch.setattr(reference, "measure_all", lambda tasks, *_, **__: asked.append(len(tasks)) or [])
+    monkeypatch.setattr(Task, "random", property(lambda _: few))
+    for episodes in ("5", "6"):
+        monkeypatch.setattr("sys.argv", ["reference", "atari/Pong", "--missing", "--episodes", episodes])
+        assert reference.main() == 0
+    assert asked == [0, 1]
+
+
+def test_an_environment_that_breaks_leaves_the_other_tasks_their_scales(tmp_path):
+    def broken(evaluation, render_mode):
+        raise RuntimeError("physics diverged")
+
+    tasks = [Task(name="toy/Broken", make_env=broken), TASKS["toy/CliffWalking"]]
+    (problem,) = measure_all(tasks, episodes=5, path=tmp_path / "scores.json")
+    assert problem == "toy/Broken: expected whole episodes, found RuntimeError: physics diverged"
+    assert list(references(tmp_path / "scores.json")) == ["toy/CliffWalking"]
 
 
 def test_any_gymnasium_environment_has_no_scores_of_ours(monkeypatch, capsys):
