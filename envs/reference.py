@@ -132,7 +132,7 @@ def _measure_or_say(task: Task, episodes: int) -> Measured | str:
         return measure(task, episodes)
     except ValueError as error:
         return str(error)
-    except Exception as error:  # environments fail in every way; the other tasks are still measured
+    except Exception as error:  # noqa: BLE001 - environments fail in every way; the other tasks are still measured
         return f"{task.name}: expected whole episodes, found {type(error).__name__}: {error}"
 
 

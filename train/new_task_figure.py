@@ -56,11 +56,11 @@ def _curves(axes: Any, found: Found) -> None:  # Any: matplotlib has no types
             axes.annotate(
                 name, place, xycoords=("axes fraction", "data"), ha=side, va="bottom", color="#555555", fontsize=8
             )
-    for place, (way, (label, colour, marker, line)) in enumerate(LOOKS.items()):
+    for index, (way, (label, colour, marker, line)) in enumerate(LOOKS.items()):
         points = found.curves.get(way, [])
         if not points:
             continue
-        x = np.array([point.demonstrations for point in points]) * 1.04 ** (place - 1)  # side by side
+        x = np.array([point.demonstrations for point in points]) * 1.04 ** (index - 1)  # side by side
         mean = np.array([point.mean for point in points])
         ends = [mean - [point.low for point in points], np.array([point.high for point in points]) - mean]
         axes.errorbar(x, mean, np.maximum(ends, 0), label=label, color=colour, marker=marker, linestyle=line, capsize=3)
