@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -59,17 +58,13 @@ class Walker:
         raise ExpertFailedError("expected a way to the goal, found none")
 
 
-def crossing(name: str) -> Callable[[bool, str | None], AnyEnv]:
-    """A maker of `MiniGrid-LavaCrossing<name>`: rivers of lava, each with a gap, before a green square."""
+def make_crossings(evaluation: bool, render_mode: str | None) -> AnyEnv:
+    """MiniGrid's LavaCrossingS9N3: three rivers of lava, each with a gap, before a green square."""
+    del evaluation
+    import minigrid  # noqa: F401  (registers the levels)
 
-    def make(evaluation: bool, render_mode: str | None) -> AnyEnv:
-        del evaluation
-        import minigrid  # noqa: F401  (registers the levels)
-
-        inner = gym.make(f"MiniGrid-LavaCrossing{name}-v0", disable_env_checker=True, render_mode=render_mode)
-        return gym.wrappers.TimeLimit(babyai.Quiet(inner, babyai.MISSION), babyai.ROOM_STEPS)
-
-    return make
+    inner = gym.make("MiniGrid-LavaCrossingS9N3-v0", disable_env_checker=True, render_mode=render_mode)
+    return gym.wrappers.TimeLimit(babyai.Quiet(inner, babyai.MISSION), babyai.ROOM_STEPS)
 
 
 def make_door_picture(evaluation: bool, render_mode: str | None) -> AnyEnv:
@@ -77,19 +72,9 @@ def make_door_picture(evaluation: bool, render_mode: str | None) -> AnyEnv:
     return LevelPicture(babyai.level("OpenDoor")(evaluation, render_mode))
 
 
-one_river = Task(
-    name="held/LavaCrossing",
-    make_env=crossing("S9N1"),
-    expert=Walker,
-    modality="vision",
-    spec=babyai.SPEC,
-    metric="success",
-    must_succeed=True,
-    extra="babyai",
-)
-three_rivers = Task(
+rivers = Task(
     name="held/LavaCrossings",
-    make_env=crossing("S9N3"),
+    make_env=make_crossings,
     expert=Walker,
     modality="vision",
     spec=babyai.SPEC,

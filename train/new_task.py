@@ -16,6 +16,7 @@ Source: Reed et al. 2022, section 5.5 (figures 9 and 10: learning held-out tasks
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +75,8 @@ class Options:
     """How: tuned from the run's weights, rehearsed with old tasks mixed in, nothing of the run."""
     steps: int = 200
     """Training steps, whatever the demonstrations."""
+    rate: Annotated[float, arg(metavar="FACTOR")] = 1.0
+    """Learning rates of tuned and rehearsed, as multiples of recipe tune's; 3 is about what fresh weights get."""
     seeds: int = 1
     """How often all of it is done, each time with other demonstrations, weights and batches."""
     episodes: int = 100
@@ -97,6 +100,8 @@ class Options:
             raise ValueError(f"ways must be some of {', '.join(WAYS)}, got {self.ways}")
         if not self.demonstrations or min(self.demonstrations) < 1:
             raise ValueError(f"demonstrations must be numbers of at least 1, got {self.demonstrations}")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate must be a positive number, got rate={self.rate}")
         if not 0 < self.rehearse_share < 1:
             raise ValueError(f"rehearse_share must be in (0, 1), got {self.rehearse_share}")
 
@@ -208,10 +213,12 @@ def _train(options: Options, run: Path, way: Way, n: int, seed: int) -> float:
         each = options.rehearse_share / (1 - options.rehearse_share) / len(options.rehearse)
         data += [(str(folder), each) for folder in _old_demonstrations(options)]
     config = replace(find_recipe("tune"), seed=seed, evaluate_every_s=NEVER_S, checkpoint_every_s=NEVER_S)
+    rates = config.learning_rate * options.rate, config.matrix_learning_rate * options.rate
     if way == "nothing":
         fresh = TrainConfig()
         config = of_shape(config, load(options.init))
-        config = replace(config, learning_rate=fresh.learning_rate, matrix_learning_rate=fresh.matrix_learning_rate)
+        rates = fresh.learning_rate, fresh.matrix_learning_rate
+    config = replace(config, learning_rate=rates[0], matrix_learning_rate=rates[1])
     begun = time.process_time()
     with share_bar(f"training {run.name}") as show:
 

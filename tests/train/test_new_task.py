@@ -33,6 +33,7 @@ def options(tmp_path: Path, tiny: str) -> Options:
         init=tmp_path / "run",
         demonstrations=(2,),
         steps=1,
+        rate=2.0,
         episodes=2,
         old=(OLD,),
         old_episodes=2,
@@ -49,7 +50,7 @@ def test_curves_go_on_where_they_stopped(options: Options, monkeypatch: pytest.M
         shares = [share for _, share in data]
         assert shares == ([1.0, pytest.approx(1 / 3)] if run.name.startswith("rehearsed") else [1.0])
         assert (given["init"] is None) == run.name.startswith("nothing")
-        assert config.learning_rate == (3e-3 if run.name.startswith("nothing") else 1e-3)
+        assert config.learning_rate == (3e-3 if run.name.startswith("nothing") else 2e-3)
         return train_run(config, data, run, **given)
 
     monkeypatch.setattr(new_task, "train_run", count)
@@ -91,6 +92,7 @@ def test_a_task_without_an_expert_is_refused(tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds must be at least 1, got seeds=0"),
         ({"demonstrations": ()}, "demonstrations must be numbers of at least 1, got ()"),
         ({"ways": ("before",)}, "ways must be some of tuned, nothing, rehearsed, got ('before',)"),
+        ({"rate": 0.0}, "rate must be a positive number, got rate=0.0"),
         ({"rehearse_share": 1.0}, "rehearse_share must be in (0, 1), got 1.0"),
     ],
 )
