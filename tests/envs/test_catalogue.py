@@ -236,8 +236,8 @@ def test_an_entry_needs_no_more_than_a_name_and_an_environment():
 @pytest.mark.parametrize(
     "name, hint",
     [
-        ("ALE/Pong-v5", "pip install 'gato_lite[atari]'"),
-        ("Meta-World/MT1", "pip install 'gato_lite[robotics]'"),
+        ("ALE/NoSuchGame-v5", "pip install 'gato_lite[atari]'"),
+        ("Meta-World/MT0", "pip install 'gato_lite[robotics]'"),
         ("CartPole-v9", "Did you mean CartPole-v1"),
     ],
 )
