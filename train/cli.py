@@ -194,7 +194,7 @@ def _command(args: list[str]) -> tuple[str, list[str]]:
 
 def _listing(names: tuple[str, ...], group: str | None = None) -> str:
     width = max(map(len, names))
-    example = f"{PROGRAM} {group} info emoji" if group else f"{PROGRAM} demo --out runs/demo --minutes 10"
+    example = f"{PROGRAM} {names[0]} --help" if group else f"{PROGRAM} demo --out runs/demo --minutes 10"
     return "\n".join(
         [
             f"usage: {PROGRAM} {group or ''}{' ' if group else ''}COMMAND [OPTIONS]",

@@ -279,7 +279,7 @@ def environment_limit(name: str, n_slot: int, seconds: float = 0.1) -> float:
 def measure_sizes(on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> list[StepSpeed]:
     """CartPole with a token for each scalar, at `SIZES`; then by default, and six action dimensions."""
     speeds = []
-    others = [("CartPole-v1", 32, 1024), ("Arm", 1, 64), ("Arm", 32, 64)]
+    others = [("CartPole-v1", 32, 256), ("CartPole-v1", 32, 1024), ("Arm", 1, 64), ("Arm", 32, 64)]
     gato = fresh(max(context for _, context in SIZES))
     for done, (n_slot, context) in enumerate(SIZES):
         speeds.append(measure_steps(gato, "CartPole-v1", n_slot, context, spec=BINS))
