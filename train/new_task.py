@@ -3,7 +3,7 @@
     python -m gato_lite.train.new_task mine/Maze --out runs/maze --seeds 2
 
 records 10, 100 and 1,000 demonstrations and trains as many steps on each, three ways: `tuned` from a run's weights,
-`rehearsed` the same with a few episodes of old tasks mixed in, and `nothing` from fresh weights of that shape, at the
+`rehearsed` the same with a few episodes of old tasks mixed in, and `nothing` from fresh weights of that preset, at the
 higher rates that those learn best with. All of them, and the run as it was, play the same unseen levels of the task;
 in the first seed those of the first two ways play old tasks too. A seed has its own demonstrations and batches. All is
 kept in the folder: the same command goes on where it stopped, and takes more `--demonstrations` and `--seeds` later.
