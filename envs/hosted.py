@@ -213,7 +213,13 @@ class HostedStage:
         return bool(come)
 
     def _hear(self, host: Host, slot: int, packed: Packed, seconds: float) -> None:
-        """Notes an answer, and what its episode needs to be played again."""
+        """Notes an answer, and what its episode needs to be played again.
+
+        Raises:
+            LostError: nobody waits for it. A process that is out of step is started anew, which changes no episode.
+        """
+        if slot not in self._turns:
+            raise LostError(-1, 0, f"answered for slot {slot}, which had been answered for")
         log = self._logs[slot]
         if slot in self._moves:
             self._arrive(slot, packed)

@@ -20,6 +20,7 @@ from gato_lite.config import GatoConfig, TokenSpec
 from gato_lite.envs import task as task_module
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.format import Score
+from gato_lite.envs.host import Packed
 from gato_lite.envs.hosted import MOST_LOST, SLOW_STEPS, HostedStage
 from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.envs.stage import Begin, Broken, Seen, Stage, Step
@@ -259,6 +260,31 @@ def test_a_process_killed_from_outside_costs_no_episode(stage: HostedStage) -> N
             assert np.array_equal(found[slot].observation, expected[slot].observation)
             assert (found[slot].reward, found[slot].truncated) == (expected[slot].reward, expected[slot].truncated)
         os.kill(stage._hosts[0].process.pid, signal.SIGKILL)
+
+
+def test_an_answer_that_nobody_waits_for_changes_no_episode(
+    stage: HostedStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slot 0 is answered for once more beside slot 1: what slot 1 shows is as in a stage without that."""
+    twin = Stage({name: find_tasks([name])[0] for name in (task("Sound").name,)}, evaluation=True)
+    (host,) = stage._hosts
+    first = host.process.pid
+    receive, heard = host.receive, dict[int, tuple[Packed, float]]()
+
+    def receive_more() -> dict[int, tuple[Packed, float]]:
+        more, answers = dict(heard), receive()
+        heard.clear()
+        heard.update(answers)
+        return {**more, **answers}
+
+    monkeypatch.setattr(host, "receive", receive_more)
+    for turns in ({0: begin("Sound", 1)}, {1: begin("Sound", 2)}, {1: Step(action=1)}, {0: Step(action=0)}):
+        expected, found = twin.take(turns), stage.take(turns)
+        for slot in turns:
+            assert isinstance(found[slot], Seen)
+            assert np.array_equal(found[slot].observation, expected[slot].observation)
+            assert found[slot].reward == expected[slot].reward
+    assert host.process.pid != first
 
 
 def test_a_task_that_does_nothing_but_end_its_process_is_given_up(stage: HostedStage) -> None:
