@@ -74,6 +74,7 @@ class Host:
         self.spoiled: set[int] = set()
         """Slots whose environment in the process is not to be used again."""
         self._sent_at = 0.0
+        self._looked_at = self._resumed_at = 0.0
         with tempfile.TemporaryFile() as file:
             file.write(bytes(_NOTE.size))
             file.flush()
@@ -95,7 +96,7 @@ class Host:
         assert not self.asked
         self._write_note(-1, 0)
         self.asked = set(turns)
-        self._sent_at = time.monotonic()
+        self._sent_at = self._looked_at = time.monotonic()
         try:
             self.connection.send_bytes(pickle.dumps(turns))
         except (EOFError, ConnectionError):
@@ -118,12 +119,18 @@ class Host:
     def watch(self) -> None:
         """Looks whether it is alive and within its limit, where nothing has come.
 
+        A call's time begins anew where nobody has looked for half of the limit: the machine may have been paused.
+
         Raises:
             LostError: it is not.
         """
         slot, call, since = _NOTE.unpack(self._note[:])
         limit_s = START_LIMIT_S if slot < 0 else self._limit_s
-        is_over = time.monotonic() - since > limit_s
+        now = time.monotonic()
+        if now - self._looked_at > limit_s / 2:
+            self._resumed_at = now
+        self._looked_at = now
+        is_over = now - max(since, self._resumed_at) > limit_s
         is_gone = self.process.poll() is not None
         if not self.connection.poll():
             if is_over:

@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from gymnasium import spaces
 
 from gato_lite.checkpoint import save_checkpoint
 from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.envs import host as host_module
 from gato_lite.envs import task as task_module
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.format import Score
@@ -260,6 +263,22 @@ def test_a_process_killed_from_outside_costs_no_episode(stage: HostedStage) -> N
             assert np.array_equal(found[slot].observation, expected[slot].observation)
             assert (found[slot].reward, found[slot].truncated) == (expected[slot].reward, expected[slot].truncated)
         os.kill(stage._hosts[0].process.pid, signal.SIGKILL)
+
+
+def test_a_machine_that_was_paused_costs_no_process(stage: HostedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock has gone on by more than any limit when it runs again."""
+    stage.take({0: begin("Sound", 1)})
+    process = stage._hosts[0].process
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        stage.ask({0: Step(action=1)})
+        monotonic = time.monotonic
+        monkeypatch.setattr(host_module, "time", SimpleNamespace(monotonic=lambda: monotonic() + 1000))
+        assert not stage.answers(wait_for_one=False)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert isinstance(stage.answers()[0], Seen)
+    assert stage._hosts[0].process is process
 
 
 def test_an_answer_that_nobody_waits_for_changes_no_episode(
