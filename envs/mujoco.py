@@ -110,5 +110,6 @@ TASKS: Final = (
     _task("Reacher", reacher, "Touch the target with the fingertip."),
     _task("Swimmer", linear_policy("Swimmer"), "Swim ahead."),
     _task("HalfCheetah", linear_policy("HalfCheetah"), "Run ahead on two legs."),
+    _task("Hopper", linear_policy("Hopper"), "Hop ahead on one leg."),
     _task("Pusher", linear_policy("Pusher"), "Push the cylinder onto the target."),
 )
