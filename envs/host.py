@@ -45,6 +45,14 @@ Asked = Begin | Replay | tuple[Any]  # Any: an action
 """A turn as it is sent."""
 
 
+def write_note(note: mmap.mmap, slot: int, call: int) -> None:
+    """Notes that a call begins now, where another process may be reading.
+
+    `pack_into` would set all of it to zero first: who read just then saw a call that began when the machine did.
+    """
+    note[:] = _NOTE.pack(slot, call, time.monotonic())
+
+
 class LostError(Exception):
     """The process is of no use any more."""
 
@@ -74,9 +82,8 @@ class Host:
         self.spoiled: set[int] = set()
         """Slots whose environment in the process is not to be used again."""
         self._sent_at = 0.0
-        self._looked_at = self._resumed_at = 0.0
         with tempfile.TemporaryFile() as file:
-            file.write(bytes(_NOTE.size))
+            file.write(_NOTE.pack(-1, 0, time.monotonic()))
             file.flush()
             self._note_file = os.dup(file.fileno())
         self._note = mmap.mmap(self._note_file, _NOTE.size)
@@ -94,9 +101,9 @@ class Host:
             LostError: it has ended.
         """
         assert not self.asked
-        self._write_note(-1, 0)
+        write_note(self._note, -1, 0)
         self.asked = set(turns)
-        self._sent_at = self._looked_at = time.monotonic()
+        self._sent_at = time.monotonic()
         try:
             self.connection.send_bytes(pickle.dumps(turns))
         except (EOFError, ConnectionError):
@@ -119,18 +126,12 @@ class Host:
     def watch(self) -> None:
         """Looks whether it is alive and within its limit, where nothing has come.
 
-        A call's time begins anew where nobody has looked for half of the limit: the machine may have been paused.
-
         Raises:
             LostError: it is not.
         """
         slot, call, since = _NOTE.unpack(self._note[:])
         limit_s = START_LIMIT_S if slot < 0 else self._limit_s
-        now = time.monotonic()
-        if now - self._looked_at > limit_s / 2:
-            self._resumed_at = now
-        self._looked_at = now
-        is_over = now - max(since, self._resumed_at) > limit_s
+        is_over = time.monotonic() - since > limit_s
         is_gone = self.process.poll() is not None
         if not self.connection.poll():
             if is_over:
@@ -196,9 +197,6 @@ class Host:
             return "it closed its connection"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
-    def _write_note(self, slot: int, call: int) -> None:
-        _NOTE.pack_into(self._note, 0, slot, call, time.monotonic())
-
 
 # -- in the process
 
@@ -218,7 +216,7 @@ def serve(connection_file: int, note_file: int) -> None:
     note = mmap.mmap(note_file, _NOTE.size)
 
     def write(slot: int, call: int) -> None:
-        _NOTE.pack_into(note, 0, slot, call, time.monotonic())
+        write_note(note, slot, call)
 
     def since() -> float:
         began: float = _NOTE.unpack(note[:])[2]

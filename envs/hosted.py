@@ -213,13 +213,7 @@ class HostedStage:
         return bool(come)
 
     def _hear(self, host: Host, slot: int, packed: Packed, seconds: float) -> None:
-        """Notes an answer, and what its episode needs to be played again.
-
-        Raises:
-            LostError: nobody waits for it. A process that is out of step is started anew, which changes no episode.
-        """
-        if slot not in self._turns:
-            raise LostError(-1, 0, f"answered for slot {slot}, which had been answered for")
+        """Notes an answer, and what its episode needs to be played again."""
         log = self._logs[slot]
         if slot in self._moves:
             self._arrive(slot, packed)
@@ -284,7 +278,7 @@ class HostedStage:
         log, move = self._logs.get(lost.slot), self._moves.get(lost.slot)
         if move is not None and move.target is host:
             self._arrive(lost.slot, None)
-        elif lost.slot in self._turns and log is not None:
+        elif log is not None and lost.slot in host.asked:
             task = log.begin.task
             self._n_lost[task] += 1
             call = CALLS[lost.call] + (f" {len(log.actions)}" if CALLS[lost.call] == "step" else "")
