@@ -7,6 +7,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -264,29 +265,35 @@ def test_a_process_killed_from_outside_costs_no_episode(stage: HostedStage) -> N
         os.kill(stage._hosts[0].process.pid, signal.SIGKILL)
 
 
-def _write_notes(path: Path, seconds: float) -> None:
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), host._NOTE.size) as note:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for slot in range(1000):
-                host.write_note(note, slot, 2)
+WRITE_NOTES = """
+import mmap, sys, time
+from gato_lite.envs import host
+
+end = time.monotonic() + 2.0
+with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), host._NOTE.size) as note:
+    while time.monotonic() < end:
+        for slot in range(1000):
+            host.write_note(note, slot, 2)
+"""
 
 
 def test_a_note_is_never_seen_half_written(tmp_path: Path) -> None:
     """Else a call would seem to have begun when the machine did, which is longer ago than any limit."""
     path = tmp_path / "note"
     path.write_bytes(host._NOTE.pack(-1, 0, time.monotonic()))
-    writer = multiprocessing.get_context("spawn").Process(target=_write_notes, args=(path, 2.0))
     begun = time.monotonic()
-    writer.start()
     slots = set()
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), host._NOTE.size) as note:
-        while writer.is_alive():
+    with (
+        subprocess.Popen([sys.executable, "-c", WRITE_NOTES, path]) as writer,
+        path.open("r+b") as file,
+        mmap.mmap(file.fileno(), host._NOTE.size) as note,
+    ):
+        while writer.poll() is None:
             slot, _, since = host._NOTE.unpack(note[:])
             assert since >= begun - 1
             slots.add(slot)
+    assert writer.returncode == 0
     assert len(slots) > 100
-    assert writer.exitcode == 0
 
 
 def test_a_task_that_does_nothing_but_end_its_process_is_given_up(stage: HostedStage) -> None:
