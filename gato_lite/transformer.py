@@ -75,7 +75,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
         """(T, D) to (T, D), or to (R, D), the tokens `rows` alone; `turns` are of H + G heads."""
         turned, value = self.before_attention(x, turns)
-        mixed = attention_over(self.layer, turned[:, : self.n_head], turned[:, self.n_head :], value)
+        query, key = torch.split(turned, [self.n_head, self.n_key_head], 1)
+        mixed = attention_over(self.layer, query, key, value)
         return self.after_attention(x if rows is None else x.index_select(0, rows), mixed)
 
     def before_attention(self, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
@@ -83,16 +84,16 @@ class Block(nn.Module):
         n_token = len(x)
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, n_turned + self.n_key_head, -1)
-        facing = qkv[:, :n_turned].to(turns[0].dtype)  # float32, as attention on a CPU is
+        facing, value = torch.split(qkv, [n_turned, self.n_key_head], 1)
+        facing = facing.to(turns[0].dtype)  # float32, as attention on a CPU is
         facing = facing if self.norm_head is None else self.norm_head(facing)
         turned = rotate(facing, turns)  # (T, H + G, K)
-        return turned.to(qkv.dtype) if x.is_cuda else turned, qkv[:, n_turned:]
+        return turned.to(qkv.dtype) if x.is_cuda else turned, value
 
     def after_attention(self, x: Tensor, mixed: Tensor) -> Tensor:
         """(R, D) and what these tokens read, (R, H, K), to (R, D)."""
         x = x + self.attention_out(mixed.reshape(x.shape))
-        hidden = F.relu(self.feed_forward_in(self.norm_feed_forward(x)), inplace=True)
-        hidden = hidden.square() if torch.is_grad_enabled() else hidden.square_()  # the largest tensors: none is spare
+        hidden = squared_relu(self.feed_forward_in(self.norm_feed_forward(x)))
         update: Tensor = self.feed_forward_out(hidden)
         return x + update
 
@@ -139,6 +140,29 @@ def _turned(x: Tensor, cosine: Tensor, sine: Tensor, sign: float) -> Tensor:
     first, second = x.chunk(2, -1)
     swapped = torch.cat([second, first], -1).flatten(1)  # (T, H K)
     return (x.flatten(1) * cosine).addcmul_(swapped, sine, value=sign).view(x.shape)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """The square of what is above zero; may overwrite `x`, since these are the largest tensors of a block."""
+    if not torch.is_grad_enabled():
+        return F.relu(x, inplace=True).square_()
+    squared: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
+    return squared
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """Two passes over memory on the way back, where autograd takes five."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2.0)
 
 
 def before_each(positions: Int64[Tensor, " T"]) -> Before:

@@ -85,6 +85,7 @@ _EXTRA_OF: Final = {
     "minigrid": "babyai",
     "mujoco": "control",
     "pygame": "video",
+    "resvg_py": "svg",
     "sacrebleu": "eval",
 }
 """The extra that brings a package."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
-from gato_lite.transformer import Block, Transformer, rotate, rotation_table, turns_of
+from gato_lite.transformer import Block, Transformer, rotate, rotation_table, squared_relu, turns_of
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=16, d_ff=32, context_length=64, token_shift=True, head_norm=True)
 
@@ -36,6 +36,14 @@ def test_phases_are_computed_in_float64() -> None:
 def test_position_zero_is_not_turned() -> None:
     x = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rotate(x, turns_of(rotation_table(1, 8), 3)), x)
+
+
+def test_squared_relu_and_its_gradient() -> None:
+    x = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.equal(squared_relu(x), x.relu().square())
+    torch.autograd.gradcheck(squared_relu, x)
+    with torch.no_grad():
+        assert torch.equal(squared_relu(x.clone()), x.relu().square())
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 500))

@@ -55,6 +55,15 @@ COLLECTIONS: Final[dict[str, Collection]] = {
         about="emoji of 64 pixels in three drawing styles, with English and Italian names",
         n_documents=11_348,
     ),
+    "emoji-openmoji": Collection(
+        build=pictures.openmoji,
+        packages=(_npm("openmoji", "17.0.0"), _npm("emojibase-data", "17.0.0")),
+        ability="caption",
+        licence="OpenMoji: CC-BY-SA-4.0; names: MIT",
+        attribution="OpenMoji © the OpenMoji project, HfG Schwäbisch Gmünd; names: emojibase",
+        about="emoji in two drawing styles more, one of them lines alone, to learn from beside emoji-captions",
+        n_documents=7_256,
+    ),
     "easy-vqa": Collection(
         build=pictures.easy_vqa,
         packages=(Package("pip", "easy-vqa", "1.0"),),

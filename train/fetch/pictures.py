@@ -1,4 +1,4 @@
-"""Pictures with words: emoji in three drawing styles, questions about shapes, clothes and digits."""
+"""Pictures with words: emoji in five drawing styles, questions about shapes, clothes and digits."""
 
 from __future__ import annotations
 
@@ -67,6 +67,39 @@ def emoji_captions(files: Mapping[str, Path]) -> Iterator[Document]:
                     yield caption(image, known[code], language=language, split=split, group=group)
 
 
+def openmoji(files: Mapping[str, Path]) -> Iterator[Document]:
+    """Emoji as OpenMoji draws them, in colour and in lines alone, with English and Italian names; all to learn from.
+
+    The group of a document is "STYLE/CATEGORY", in OpenMoji's categories. Flags are not there in lines: most are an
+    empty frame.
+
+    Raises:
+        ImportError: resvg_py, which draws them, is missing.
+    """
+    import resvg_py
+
+    (entries,) = (json.loads(data) for _, data in members(files["openmoji"], ("/data/openmoji.json",)))
+    names = {language: _names(files["emojibase-data"], language) for language in ("en", "it")}
+    kinds = {_code(entry["hexcode"]): entry["group"] for entry in entries}
+    for style, folder in (("openmoji", "/color/svg/"), ("openmoji-lines", "/black/svg/")):
+        for code, svg in _drawn(files["openmoji"], folder, (".svg",)).items():
+            if code in names["en"] and (style, kinds[code]) != ("openmoji-lines", "flags"):
+                drawn = resvg_py.svg_to_bytes(svg.decode(), width=2 * SIDE, height=2 * SIDE, skip_system_fonts=True)
+                image = encode_png(square(_trimmed(decode_picture(drawn)), SIDE))
+                for language, known in names.items():
+                    if code in known:
+                        yield caption(image, known[code], language=language, group=f"{style}/{kinds[code]}")
+
+
+def _trimmed(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Without the white around it."""
+    inside = pixels.min(2) < 255
+    if not inside.any():
+        return pixels
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
 def _code(text: str) -> str:
     """Code points in hexadecimal, without the presentation selector."""
     return text.upper().replace("-FE0F", "")
@@ -77,8 +110,8 @@ def _names(file: Path, language: str) -> dict[str, str]:
     return {_code(entry["hexcode"]): entry["label"].lower().replace("’", "'") for entry in entries}
 
 
-def _drawn(file: Path, folder: str) -> dict[str, bytes]:
-    found = members(file, (".png", ".webp"))
+def _drawn(file: Path, folder: str, endings: tuple[str, ...] = (".png", ".webp")) -> dict[str, bytes]:
+    found = members(file, endings)
     return {_code(Path(name).stem): data for name, data in found if folder in name}
 
 

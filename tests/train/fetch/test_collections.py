@@ -129,6 +129,36 @@ def test_a_style_is_hidden_with_all_its_names(tmp_path: Path) -> None:
     assert "'s" in rows[0].text
 
 
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><path d="M20 30h32v16h-32z" {}/></svg>'
+
+
+def test_openmoji_is_drawn_without_its_margin(tmp_path: Path) -> None:
+    entries = [{"hexcode": "1F600", "group": "objects"}, {"hexcode": "1F1EE-1F1F9", "group": "flags"}]
+    drawings = {"color": 'fill="#ff0000"', "black": 'fill="none" stroke="#000" stroke-width="2"'}
+    files = {f"package/{folder}/svg/1F600.svg": SVG.format(look).encode() for folder, look in drawings.items()}
+    files |= {name.replace("1F600", "1F1EE-1F1F9"): svg for name, svg in files.items()}
+    files["package/color/svg/E000.svg"] = files["package/color/svg/1F600.svg"]  # of OpenMoji's own, without a name
+    files["package/data/openmoji.json"] = json.dumps([*entries, {"hexcode": "E000", "group": "x"}]).encode()
+    labels = [{"hexcode": entry["hexcode"], "label": entry["group"]} for entry in entries]
+    names = {f"package/{language}/compact.json": json.dumps(labels).encode() for language in ("en", "it")}
+    packages = {"openmoji": packed(tmp_path / "o.tgz", files), "emojibase-data": packed(tmp_path / "n.tgz", names)}
+    rows = list(pictures.openmoji(packages))
+    assert {row.group for row in rows} == {"openmoji/objects", "openmoji/flags", "openmoji-lines/objects"}
+    assert {row.text for row in rows} == {"objects", "flags"}
+    assert len(rows) == 6  # each in two languages
+    assert {row.split for row in rows} == {"train"}
+    coloured, lines = (
+        decode_picture(next(row.image for row in rows if row.group == f"{style}/objects" and row.image))
+        for style in ("openmoji", "openmoji-lines")
+    )
+    assert coloured.shape == lines.shape == (64, 64, 3)
+    assert coloured[32, 8:56].tolist() == [[255, 0, 0]] * 48
+    assert coloured[32, [0, 63], 1].max() < 200  # from edge to edge
+    assert coloured[8].min() == 255
+    assert lines[32, 32].tolist() == [255, 255, 255]
+    assert lines[32, :3].min() < 128
+
+
 INDEX = """Package: a
 Description-md5: 1
 Description-{}: {}
