@@ -46,14 +46,18 @@ def fixed_tokens(tokens_per_step: int, n_shard: int, context_length: int) -> int
 def default_compiler(device: torch.device) -> str | None:
     """What compiles blocks on that device; None where it does not pay (a CPU), or what it needs is missing.
 
-    That is Triton, and for its launchers a C compiler and Python's header files.
+    That is Triton, which wants a GPU of compute capability 7.0 on, and for its launchers a C compiler and Python's
+    header files.
     """
+    if device.type != "cuda":
+        return None
     able = (
-        importlib.util.find_spec("triton") is not None
+        torch.cuda.get_device_capability(device) >= (7, 0)
+        and importlib.util.find_spec("triton") is not None
         and ("CC" in os.environ or any(map(shutil.which, C_COMPILERS)))
         and Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").is_file()
     )
-    return "inductor" if device.type == "cuda" and able else None
+    return "inductor" if able else None
 
 
 def compiled(compiler: str, rows_multiple: int) -> RunBlock:

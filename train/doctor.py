@@ -1,7 +1,7 @@
 """What this machine brings to a run, and what is wrong with it: versions, extras, device, threads, speed, disk.
 
-Nothing is changed and nothing is fetched. The peak is a matrix product timed for a third of a second: a training step
-reaches about half of it. torch is imported late and may fail to: that is told too.
+Nothing is changed and nothing is fetched. The peak is a matrix product, in what training takes here, timed for a third
+of a second. torch is imported late and may fail to: that is told too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -68,9 +67,10 @@ class Diagnosis:
     """Processor cores that this process may use."""
     n_threads: int | None
     """Threads of one torch operation; None where torch cannot be imported."""
+    matmul_dtype: str | None
+    """What training multiplies matrices in there; None where torch cannot be imported."""
     matmul_gflops: float | None
-    """Billion floating-point operations a second in a matrix product: float32 on a processor, bfloat16 on a GPU; None
-    where torch cannot be imported."""
+    """Billion floating-point operations a second in such a product."""
     memory_bytes: int | None
     """Main memory that is free, where the system says."""
     disk_bytes: int
@@ -110,13 +110,15 @@ def diagnose(folder: Path | str = ".", *, seconds: float = 0.3) -> Diagnosis:
         problems.append(f"{memory / 1e9:.1f} GB of memory free, training wants 2 GB: close other programs")
     problems += _unwritable(folder)
     device = "unknown" if torch_problem else _device()
+    dtype, gflops = (None, None) if torch_problem else _speed(device.split(" ")[0], seconds)
     return Diagnosis(
         versions=_versions(),
         extras=extras,
         device=device,
         n_cores=n_cores,
         n_threads=n_threads,
-        matmul_gflops=None if torch_problem else _matmul_gflops(device.split(" ")[0], seconds),
+        matmul_dtype=dtype,
+        matmul_gflops=gflops,
         memory_bytes=memory,
         disk_bytes=disk,
         problems=tuple(problems),
@@ -128,15 +130,16 @@ def render(diagnosis: Diagnosis) -> str:
     missing = [extra for extra in diagnosis.extras if extra.missing and not extra.broken]
     installed = [extra.name for extra in diagnosis.extras if not extra.missing]
     memory = "" if diagnosis.memory_bytes is None else f", {diagnosis.memory_bytes / 1e9:.1f} GB of memory free"
-    speed = "unknown" if diagnosis.matmul_gflops is None else f"{diagnosis.matmul_gflops:.0f} GFLOP/s"
-    kind = "bfloat16" if diagnosis.device.startswith("cuda") else "float32"
+    speed = "unknown"
+    if diagnosis.matmul_gflops is not None:
+        speed = f"{diagnosis.matmul_gflops:.0f} GFLOP/s in a matrix product of {diagnosis.matmul_dtype}"
     threads = "threads unknown" if diagnosis.n_threads is None else f"{diagnosis.n_threads} threads"
     width = max((len(extra.name) for extra in missing), default=0)
     return "\n".join(
         [
             "versions  " + ", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()),
             f"device    {diagnosis.device}, {diagnosis.n_cores} cores, {threads}{memory}",
-            f"speed     {speed} in a matrix product of {kind}",
+            f"speed     {speed}",
             f"disk      {diagnosis.disk_bytes / 1e9:.1f} GB free",
             f"extras    {', '.join(installed) or 'none installed'}",
             *(f"          {extra.name:{width}}  not installed: {extra.command}" for extra in missing),
@@ -249,24 +252,14 @@ def _free_memory() -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def _matmul_gflops(device: str, seconds: float) -> float:
-    """The best of several products of square matrices, so that other programs count less."""
+def _speed(device: str, seconds: float) -> tuple[str, float]:
+    """What training multiplies matrices in on that device, and how fast that is, in GFLOP/s."""
     import torch
 
-    on_gpu = device == "cuda"
-    size = 8192 if on_gpu else 1024
-    left = torch.ones(size, size, device=device, dtype=torch.bfloat16 if on_gpu else torch.float32)
-    product = left @ left
-    best, deadline = float("inf"), time.perf_counter() + seconds
-    while True:
-        start = time.perf_counter()
-        torch.mm(left, left, out=product)
-        if on_gpu:
-            torch.cuda.synchronize()
-        end = time.perf_counter()
-        best = min(best, end - start)
-        if end > deadline:
-            return 2 * size**3 / best / 1e9
+    from gato_lite.train.utilisation import matmul_dtype, matmul_peak
+
+    place = torch.device(device)
+    return str(matmul_dtype(place)).removeprefix("torch."), matmul_peak(place, seconds) / 1e9
 
 
 def _existing(folder: Path) -> Path:

@@ -175,7 +175,8 @@ def test_a_cpu_compiles_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing, expected", [("nothing", "inductor"), ("triton", None), ("compiler", None), ("headers", None)]
+    "missing, expected",
+    [("nothing", "inductor"), ("triton", None), ("compiler", None), ("headers", None), ("capability", None)],
 )
 def test_a_gpu_compiles_where_that_can_be_done(
     missing: str, expected: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -186,6 +187,8 @@ def test_a_gpu_compiles_where_that_can_be_done(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None if missing == "triton" else object())
     monkeypatch.setattr(shutil, "which", lambda _name: None if missing == "compiler" else "/usr/bin/cc")
     monkeypatch.setattr(sysconfig, "get_path", lambda *_names: str(tmp_path))
+    capability = (6, 1) if missing == "capability" else (7, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     assert default_compiler(torch.device("cuda")) == expected
 
 

@@ -16,6 +16,7 @@ import torch
 from gato_lite.train import doctor
 from gato_lite.train.cores import usable_cores
 from gato_lite.train.doctor import diagnose, render
+from gato_lite.train.utilisation import matmul_dtype
 
 
 @pytest.fixture
@@ -72,6 +73,7 @@ def test_this_machine(tmp_path: Path) -> None:
     diagnosis = diagnose(tmp_path / "not" / "made", seconds=0.01)
     assert diagnosis.n_cores >= 1
     assert diagnosis.matmul_gflops > 0.1
+    assert diagnosis.matmul_dtype == str(matmul_dtype(torch.device(diagnosis.device.split(" ")[0]))).split(".")[1]
     assert diagnosis.versions["torch"] == torch.__version__
     assert not any("expected" in problem for problem in diagnosis.problems)
     assert json.loads(json.dumps(diagnosis.to_json()))["disk_bytes"] == diagnosis.disk_bytes
