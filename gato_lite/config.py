@@ -155,8 +155,9 @@ _LITE: Final = partial(_TODAY, n_grid_head=4)
 _PAPER: Final = partial(_TODAY, patch_encoder="resnet", grid_size=0)
 PRESETS: Final[dict[str, GatoConfig]] = {
     "lite-1m": _LITE(n_layer=4, n_head=2, d_model=128, d_ff=512),
-    "lite-5m": _LITE(n_layer=6, n_head=4, d_model=256, d_ff=1024),
-    "lite-20m": _LITE(n_layer=10, n_head=6, d_model=384, d_ff=1536),
+    "lite-2m": _LITE(n_layer=4, n_head=2, d_model=128, d_ff=1024),
+    "lite-5m": _LITE(n_layer=6, n_head=4, n_kv_head=2, d_model=256, d_ff=1024),
+    "lite-20m": _LITE(n_layer=10, n_head=6, n_kv_head=2, d_model=384, d_ff=1536),
     "gato-79m": _PAPER(n_layer=8, n_head=24, d_model=768, d_ff=3072),
     "gato-364m": _PAPER(n_layer=12, n_head=12, d_model=1536, d_ff=6144),
     "gato-1.18b": _PAPER(n_layer=24, n_head=16, d_model=2048, d_ff=8192),

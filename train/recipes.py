@@ -63,9 +63,9 @@ def words() -> TrainConfig:
 
     The shipped text pieces are English; pieces of both languages need little more than half as many tokens. For many
     hours take `--preset lite-5m`. A tenth of an answer's pieces are misread while it is learnt: fewer answers then run
-    into one piece again and again. The feed-forward layers are twice as wide as the preset's.
+    into one piece again and again.
     """
-    return TrainConfig(preset="lite-1m", d_ff=1024, optimiser="muon", tokens_per_step=4096, piece_noise=0.1)
+    return TrainConfig(preset="lite-2m", optimiser="muon", tokens_per_step=4096, piece_noise=0.1)
 
 
 def tune() -> TrainConfig:

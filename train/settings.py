@@ -24,8 +24,6 @@ class TrainConfig:
     """Patch encoder in place of the preset's."""
     patch_size: int | None = None
     """Side of the largest patch in pixels, in place of the preset's."""
-    d_ff: int | None = None
-    """Width of the feed-forward layer in place of the preset's."""
     context_length: int = 256
     """Longest document in tokens."""
     tokens_per_step: int = 2048
@@ -95,6 +93,6 @@ class TrainConfig:
 
     def model(self, vocab_size: int) -> GatoConfig:
         """Shape of the model."""
-        changes = {"patch_encoder": self.patch_encoder, "patch_size": self.patch_size, "d_ff": self.d_ff}
+        changes = {"patch_encoder": self.patch_encoder, "patch_size": self.patch_size}
         given = {name: value for name, value in changes.items() if value is not None}
         return GatoConfig.preset(self.preset, context_length=self.context_length, vocab_size=vocab_size, **given)

@@ -135,8 +135,8 @@ def test_unknown_names_give_the_closest(capsys, tmp_path):
         refused(capsys, "train", "quik", "--out", out)
         == f"Unknown recipe 'quik'. Did you mean quick? Known: {', '.join(sorted(RECIPES))}"
     )
-    message = refused(capsys, "train", "quick", "--out", out, "--preset", "lite-2m")
-    assert message.startswith("Unknown preset 'lite-2m'. Did you mean lite-20m, ")
+    message = refused(capsys, "train", "quick", "--out", out, "--preset", "lite-3m")
+    assert message.startswith("Unknown preset 'lite-3m'. Did you mean lite-5m, ")
     message = refused(capsys, "train", "quick", "--out", out, "--data", "emojis")
     assert message.startswith("Unknown dataset 'emojis'. Did you mean emoji?")
     assert not out.exists()

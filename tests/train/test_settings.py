@@ -34,7 +34,7 @@ def test_parts_of_a_preset_are_replaced() -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"preset": "lite-2m"}, "Unknown preset 'lite-2m'. Did you mean lite-20m"),
+        ({"preset": "lite-3m"}, "Unknown preset 'lite-3m'. Did you mean lite-5m, lite-2m, lite-1m"),
         ({"context_length": 0}, "context_length must be at least 1, got context_length=0"),
         ({"tokens_per_step": -4}, "tokens_per_step must be at least 1, got tokens_per_step=-4"),
         ({"log_every": 0}, "log_every must be at least 1, got log_every=0"),

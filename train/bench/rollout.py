@@ -27,8 +27,16 @@ from gato_lite.train.training import training_device
 
 Found = TypeVar("Found")
 
-SHAPE: Final = {"n_layer": 4, "n_head": 4, "d_model": 256, "d_ff": 1024, "token_shift": True, "head_norm": True}
-"""Of the model that is timed."""
+SHAPE: Final = {
+    "n_layer": 4,
+    "n_head": 4,
+    "n_kv_head": 2,
+    "d_model": 256,
+    "d_ff": 1024,
+    "token_shift": True,
+    "head_norm": True,
+}
+"""Of the model that is timed: blocks as those of lite-5m."""
 BINS: Final = TokenSpec(kinds=(("", "bins"),))
 """A token for each scalar, as in the paper: CartPole takes 5 tokens a step."""
 MIXED: Final = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "FrozenLake-v1")

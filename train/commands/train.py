@@ -46,7 +46,7 @@ class Options:
     steps: Annotated[int | None, arg(metavar="N")] = None
     """Steps to train for, in place of minutes."""
     preset: Annotated[str | None, arg(metavar="NAME")] = None
-    """Model preset in place of the recipe's: lite-1m, lite-5m, lite-20m, gato-79m, gato-364m, gato-1.18b."""
+    """Model preset in place of the recipe's: lite-1m, lite-2m, lite-5m, lite-20m, gato-79m, gato-364m, gato-1.18b."""
     text_model: Annotated[Path | None, arg(metavar="FILE")] = None
     """Text pieces of its own, made by data text-model, for a language other than English; None takes the shipped."""
     accumulate: Annotated[int, arg(metavar="N")] = 1

@@ -22,7 +22,7 @@ from gato_lite.train.bench.rollout import (
 from gato_lite.train.bench.rollout_ways import agreeing, measure_flatness, recomputing_or_cached
 from gato_lite.train.commands.bench_rollout import print_models
 
-SMALL = {"n_layer": 1, "n_head": 2, "d_model": 16, "d_ff": 16}
+SMALL = {"n_layer": 1, "n_head": 2, "n_kv_head": 1, "d_model": 16, "d_ff": 16}
 
 
 def test_the_cache_is_worth_having_at_a_full_context() -> None:

@@ -13,7 +13,7 @@ from gato_lite.train.bench.rollout_paces import Together
 
 @pytest.mark.parametrize("counts", [{"Naps": 1, "Quick": 2}, {"Works": 6}])
 def test_lock_step_and_overlapped_come_to_the_same(monkeypatch: pytest.MonkeyPatch, counts: dict[str, int]) -> None:
-    small = {"n_layer": 1, "n_head": 1, "d_model": 32, "d_ff": 32}
+    small = {"n_layer": 1, "n_head": 1, "n_kv_head": 1, "d_model": 32, "d_ff": 32}
     monkeypatch.setattr(rollout_paces, "fresh", lambda context: fresh(context, **small))
     (_, first), (_, second) = (rollout_paces._play(counts, stage_of) for stage_of in (Together, HostedStage))
     assert first == second
