@@ -167,7 +167,7 @@ class Flatness(msgspec.Struct, frozen=True, kw_only=True):
 def measure_flatness(n_step: int, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> Flatness:
     """One slot of a one-layer model with a context of 64 tokens, so that an episode is long many times over."""
     context = 64
-    gato = fresh(context, n_layer=1, n_head=1, d_model=64, d_ff=64)
+    gato = fresh(context, n_layer=1, n_head=1, n_kv_head=1, d_model=64, d_ff=64)
     players = Players(gato, [make_of("CartPole-v1")], spec=BINS)
     tenths = []
     for tenth in range(10):
