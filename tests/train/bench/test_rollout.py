@@ -26,8 +26,8 @@ SMALL = {"n_layer": 1, "n_head": 2, "n_kv_head": 1, "d_model": 16, "d_ff": 16}
 
 
 def test_the_cache_is_worth_having_at_a_full_context() -> None:
-    """Twenty times as fast where it was measured; a slower or busier machine has to reach five."""
-    timings = take_turns(recomputing_or_cached(1024), rounds=5)
+    """Eleven times as fast where it was measured; a busier machine has to reach five."""
+    timings = take_turns(recomputing_or_cached(1024), rounds=15)
     assert timings["cache"].ratio > 5.0
 
 
