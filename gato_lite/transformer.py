@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from gato_lite.config import GatoConfig
 
@@ -160,6 +161,7 @@ class _SquaredReLU(torch.autograd.Function):
         return positive * positive
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
         return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2.0)

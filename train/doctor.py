@@ -256,7 +256,7 @@ def _speed(device: str, seconds: float) -> tuple[str, float]:
     """What training multiplies matrices in on that device, and how fast that is, in GFLOP/s."""
     import torch
 
-    from gato_lite.train.utilisation import matmul_dtype, matmul_peak
+    from gato_lite.train.peak import matmul_dtype, matmul_peak
 
     place = torch.device(device)
     return str(matmul_dtype(place)).removeprefix("torch."), matmul_peak(place, seconds) / 1e9

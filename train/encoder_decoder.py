@@ -41,8 +41,8 @@ from gato_lite.train.console import bar, print_json, share_bar, to_json, write_w
 from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.memory import keep_freed_memory
 from gato_lite.train.optimiser import schedule
+from gato_lite.train.peak import matmul_dtype
 from gato_lite.train.shelf import dataset_folder
-from gato_lite.train.utilisation import matmul_dtype
 
 POOL: Final = 8192
 """Pairs that are sorted by length together, then cut into batches."""

@@ -29,12 +29,13 @@ from gato_lite.train.loader import Prefetch
 from gato_lite.train.metrics import Journal, Meter, drop_lines_after, tags_of
 from gato_lite.train.mixture import Mixture, Part
 from gato_lite.train.optimiser import Optimiser, schedule
+from gato_lite.train.peak import matmul_peak
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.signals import Interrupted, Signals
 from gato_lite.train.stops import TrainingStoppedError, disk_refused, is_out_of_memory, not_finite, out_of_memory
 from gato_lite.train.transfer import Transfer
-from gato_lite.train.utilisation import matmul_peak, step_flops
+from gato_lite.train.utilisation import step_flops
 
 __all__ = ["Interrupted", "Length", "Progress", "Trainer", "TrainingStoppedError"]
 

@@ -40,9 +40,9 @@ def captions() -> TrainConfig:
     gato-lite data text-model data/emoji-captions --pieces 4096 --out names.model
     gato-lite train captions --data data/emoji-captions --text-model names.model --out runs/emoji --minutes 50
 
-    Pieces of the names' own are half as many a name as the shipped ones, and are learnt sooner. More drawing styles
-    help in every other: `gato-lite data fetch emoji-openmoji` brings two, for `--data data/emoji-captions=0.6
-    data/emoji-openmoji=0.4`.
+    Pieces of the names' own are half as many a name as the shipped ones, and are learnt sooner. Two more
+    drawing styles: `pip install 'gato_lite[svg]' && gato-lite data fetch emoji-openmoji`, then `--data
+    data/emoji-captions=0.6 data/emoji-openmoji=0.4`.
     """
     return TrainConfig(
         preset="lite-1m",

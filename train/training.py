@@ -369,8 +369,8 @@ def _vocabulary(text_model: Path | None) -> Vocabulary:
         raise ValueError(f"{text_model}: {error}") from error
 
 
-_LATER: Final = ("n_text_local", "token_shift", "head_norm")
-"""Parts of a shape that a recipe takes from the run it begins with: older runs have none of them."""
+_LATER: Final = ("n_text_local", "token_shift", "head_norm", "n_kv_head")
+"""Parts of a shape that a recipe takes from the run it begins with: in older runs of a preset they are others."""
 
 
 def of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gato_lite.train import doctor
+from gato_lite.train import doctor, peak
 from gato_lite.train.cores import usable_cores
 from gato_lite.train.doctor import diagnose, render
-from gato_lite.train.utilisation import matmul_dtype
 
 
 @pytest.fixture
@@ -73,13 +72,27 @@ def test_this_machine(tmp_path: Path) -> None:
     diagnosis = diagnose(tmp_path / "not" / "made", seconds=0.01)
     assert diagnosis.n_cores >= 1
     assert diagnosis.matmul_gflops > 0.1
-    assert diagnosis.matmul_dtype == str(matmul_dtype(torch.device(diagnosis.device.split(" ")[0]))).split(".")[1]
+    assert f"in a matrix product of {diagnosis.matmul_dtype}" in render(diagnosis)
     assert diagnosis.versions["torch"] == torch.__version__
     assert not any("expected" in problem for problem in diagnosis.problems)
     assert json.loads(json.dumps(diagnosis.to_json()))["disk_bytes"] == diagnosis.disk_bytes
     text = render(diagnosis)
     for word in ("versions  gato_lite 0.1.0", "device    c", "GFLOP/s", "extras    ", "problem   "):
         assert word in text
+
+
+def test_the_speed_is_that_of_what_training_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(peak, "matmul_dtype", lambda *_, dtype=dtype: dtype)
+        name = str(dtype).removeprefix("torch.")
+        assert f"GFLOP/s in a matrix product of {name}\n" in render(diagnose(tmp_path, seconds=0))
+
+
+@pytest.mark.parametrize("name", ["sentencepiece", "jaxtyping", "safetensors"])
+def test_what_training_imports_may_be_missing(name: str) -> None:
+    hide = f"import sys; sys.modules[{name!r}] = None; from gato_lite.train.cli import main; sys.exit(main(['doctor']))"
+    found = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
+    assert "GFLOP/s" in found.stdout, found.stderr
 
 
 def test_a_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,7 +288,7 @@ def test_a_run_begun_with_an_older_one_has_its_shape(
     documents(tmp_path / "data", [Document(None, "words and words " * 20)])
     data = [(str(tmp_path / "data"), 1.0)]
     with monkeypatch.context() as before:
-        without = replace(PRESETS[small.preset], n_text_local=0, token_shift=False, head_norm=False)
+        without = replace(PRESETS[small.preset], n_text_local=0, token_shift=False, head_norm=False, n_kv_head=1)
         before.setitem(PRESETS, small.preset, without)
         old = train_run(small, data, tmp_path / "old", length=Length(steps=1))
     kept = replace(small, learning_rate=1e-30, matrix_learning_rate=1e-30, weight_decay=0.0)
@@ -299,6 +299,7 @@ def test_a_run_begun_with_an_older_one_has_its_shape(
     train_run(kept, data, new, length=Length(steps=2), init=old, resume=True)
     shape = gato_lite.load(new).config
     assert not any((shape.n_text_local, shape.token_shift, shape.head_norm))
+    assert shape.n_kv_head == 1
 
 
 def test_the_published_run_is_begun_with(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 from gato_lite.config import GatoConfig
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
-from gato_lite.train.utilisation import datasheet_peak, matmul_dtype, matmul_peak, step_flops
+from gato_lite.train.peak import datasheet_peak, matmul_dtype, matmul_peak
+from gato_lite.train.utilisation import step_flops
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=32, d_ff=64, d_encoder=16, context_length=64)
 

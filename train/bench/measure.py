@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from gato_lite.train.cores import usable_cores
+from gato_lite.train.peak import datasheet_peak, device_name, matmul_dtype, matmul_peak
 from gato_lite.train.settings import Precision
-from gato_lite.train.utilisation import datasheet_peak, device_name, matmul_dtype, matmul_peak
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,8 +26,9 @@ from gato_lite.train.console import OnProgress
 from gato_lite.train.gradient import Gradient
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.optimiser import Optimiser
+from gato_lite.train.peak import datasheet_peak, device_name, matmul_dtype, matmul_peak
 from gato_lite.train.settings import Precision, TrainConfig
-from gato_lite.train.utilisation import datasheet_peak, device_name, matmul_dtype, matmul_peak, step_flops
+from gato_lite.train.utilisation import step_flops
 
 SMALL: Final = GatoConfig(
     n_layer=4, n_head=4, d_model=256, d_ff=1024, context_length=256, token_shift=True, head_norm=True

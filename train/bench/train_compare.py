@@ -26,8 +26,8 @@ from gato_lite.train.bench.measure import Timing, take_turns
 from gato_lite.train.bench.train import training_step
 from gato_lite.train.blocks import checkpointed, compiled
 from gato_lite.train.gradient import Gradient
+from gato_lite.train.peak import matmul_peak
 from gato_lite.train.settings import Precision
-from gato_lite.train.utilisation import matmul_peak
 from gato_lite.transformer import run_block
 
 Loss = Callable[[], Tensor]

@@ -60,9 +60,9 @@ COLLECTIONS: Final[dict[str, Collection]] = {
         packages=(_npm("openmoji", "17.0.0"), _npm("emojibase-data", "17.0.0")),
         ability="caption",
         licence="OpenMoji: CC-BY-SA-4.0; names: MIT",
-        attribution="OpenMoji © the OpenMoji project, HfG Schwäbisch Gmünd; names: emojibase",
-        about="emoji in two drawing styles more, one of them lines alone, to learn from beside emoji-captions",
-        n_documents=7_256,
+        attribution="designed by OpenMoji, the open-source emoji and icon project; drawn and cropped; names: emojibase",
+        about="emoji in two more drawing styles, one of them lines alone, to learn from beside emoji-captions",
+        n_documents=7_050,
     ),
     "easy-vqa": Collection(
         build=pictures.easy_vqa,

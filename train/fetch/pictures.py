@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from gato_lite.train.ship_emoji import twins
 from gato_lite.train.templates import caption, labelled, question
 
 STYLES: Final = ("noto", "twemoji", "fluent")
-"""Drawing styles of the emoji."""
+"""Drawing styles of `emoji-captions`."""
 SIDE: Final = 64
 """Side in pixels of an emoji."""
 HIDDEN_SHARE: Final = 0.2
@@ -70,34 +71,37 @@ def emoji_captions(files: Mapping[str, Path]) -> Iterator[Document]:
 def openmoji(files: Mapping[str, Path]) -> Iterator[Document]:
     """Emoji as OpenMoji draws them, in colour and in lines alone, with English and Italian names; all to learn from.
 
-    The group of a document is "STYLE/CATEGORY", in OpenMoji's categories. Flags are not there in lines: most are an
-    empty frame.
+    The group of a document is "STYLE/CATEGORY", in OpenMoji's categories. Of the drawings in lines those are there that
+    say what they show: coloured hearts, and most flags, are one empty frame.
 
     Raises:
         ImportError: resvg_py, which draws them, is missing.
     """
-    import resvg_py
-
     (entries,) = (json.loads(data) for _, data in members(files["openmoji"], ("/data/openmoji.json",)))
     names = {language: _names(files["emojibase-data"], language) for language in ("en", "it")}
     kinds = {_code(entry["hexcode"]): entry["group"] for entry in entries}
     for style, folder in (("openmoji", "/color/svg/"), ("openmoji-lines", "/black/svg/")):
-        for code, svg in _drawn(files["openmoji"], folder, (".svg",)).items():
-            if code in names["en"] and (style, kinds[code]) != ("openmoji-lines", "flags"):
-                drawn = resvg_py.svg_to_bytes(svg.decode(), width=2 * SIDE, height=2 * SIDE, skip_system_fonts=True)
-                image = encode_png(square(_trimmed(decode_picture(drawn)), SIDE))
+        drawn = _drawn(files["openmoji"], folder, (".svg",))
+        images = {code: _from_svg(svg) for code, svg in drawn.items() if code in names["en"]}
+        times = Counter(images.values())
+        for code, image in images.items():
+            if image is not None and (style == "openmoji" or times[image] == 1):
                 for language, known in names.items():
                     if code in known:
                         yield caption(image, known[code], language=language, group=f"{style}/{kinds[code]}")
 
 
-def _trimmed(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Without the white around it."""
+def _from_svg(svg: bytes) -> bytes | None:
+    """The drawing as a PNG without the white around it; None where nothing is drawn."""
+    import resvg_py
+
+    drawn = resvg_py.svg_to_bytes(svg.decode(), width=2 * SIDE, height=2 * SIDE, skip_system_fonts=True)
+    pixels = decode_picture(drawn)
     inside = pixels.min(2) < 255
-    if not inside.any():
-        return pixels
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if not len(rows):
+        return None
+    return encode_png(square(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], SIDE))
 
 
 def _code(text: str) -> str:
