@@ -18,9 +18,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, SupportsFloat
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
 from gato_lite.envs.catalogue import all_tasks, find_tasks
 from gato_lite.envs.episodes import EpisodeBuilder
@@ -38,6 +40,24 @@ LEAST: Final = 100
 _COMMAND: Final = "python -m gato_lite.envs.reference"
 
 
+class Unseen(gym.Wrapper[Any, Any, Any, Any]):  # Any: the environment's own observations and actions
+    """An environment for random actions: its observations, which nobody looks at, are neither made over nor kept."""
+
+    def __init__(self, env: AnyEnv) -> None:
+        while isinstance(env, gym.ObservationWrapper):
+            env = env.env
+        super().__init__(env)
+        self.observation_space = spaces.Discrete(1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Nothing, and the episode's information."""
+        return 0, self.env.reset(seed=seed, options=options)[1]
+
+    def step(self, action: Any) -> tuple[int, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Nothing, the reward, whether the episode ended or was cut, and the step's information."""
+        return 0, *self.env.step(action)[1:]
+
+
 def measure(task: Task, episodes: int = EPISODES) -> Measured:
     """Scores of random actions, and of the task's expert over the same seeds if it has one.
 
@@ -46,7 +66,8 @@ def measure(task: Task, episodes: int = EPISODES) -> Measured:
     """
     env = task.make()
     try:
-        random = _score(task, env, RandomExpert(env, REFERENCE_SEED), episodes)
+        unseen = Unseen(env)
+        random = _score(task, unseen, RandomExpert(unseen, REFERENCE_SEED), episodes)
         expert = None if task.expert is None else _score(task, env, task.expert(env), episodes)
     finally:
         env.close()

@@ -4,13 +4,14 @@ import json
 import re
 from dataclasses import replace
 
+import gymnasium as gym
 import pytest
 
 from gato_lite.envs import reference
 from gato_lite.envs.catalogue import TASKS, Task
 from gato_lite.envs.experts import ExpertFailedError, Rule
 from gato_lite.envs.format import Score
-from gato_lite.envs.reference import measure, measure_all
+from gato_lite.envs.reference import Unseen, measure, measure_all
 from gato_lite.envs.task import SCORES_FILE, references
 
 
@@ -42,6 +43,19 @@ def test_a_task_without_an_expert_has_a_lower_end(tmp_path, capsys):
     assert measure_all([task], episodes=5, path=path) == []
     assert references(path)["toy/None"].expert is None
     assert "expert" not in capsys.readouterr().out
+
+
+def test_random_actions_are_spared_what_nobody_sees():
+    class Dear(gym.ObservationWrapper):
+        def observation(self, observation):
+            raise AssertionError("an observation was made over")
+
+    walk = TASKS["toy/CliffWalking"]
+    dear = Task(name="toy/Dear", make_env=lambda *options: Dear(walk.make_env(*options)))
+    assert measure(dear, episodes=3).random == measure(walk, episodes=3).random
+    env = Unseen(dear.make())
+    assert env.reset(seed=1)[0] == env.step(0)[0] == 0
+    assert env.observation_space.contains(0)
 
 
 def test_an_expert_no_better_than_random_is_refused(tmp_path):

@@ -54,13 +54,16 @@ def measure_memory(model: str, workload: str, stream: StreamTensors, device: tor
 def activation_bytes(gato: Gato, stream: StreamTensors, *, checkpointed: bool = False) -> int:
     """Float32 numbers that the backward pass of a stream reads again, as bytes.
 
-    A token and block: the input and output of two norms, queries, keys and values before and after turning, what
-    attention read, and the hidden layer before, after and squared. A target row: its logits and their softmax. What
-    follows the last block's attention counts for the target rows alone; encoders are left out. Of blocks that are
-    computed again, what goes into each counts, and all of one.
+    A token and block: the input and output of two norms, queries, keys and values, the first two again turned, keys and
+    values once more where heads share them, what attention read, and the hidden layer, rectified and squared. A target
+    row: its logits and their softmax. What follows the last block's attention counts for the target rows alone;
+    encoders are left out. Of blocks that are computed again, what goes into each counts, and all of one.
     """
     config = gato.config
-    before, after = 8 * config.d_model, 4 * config.d_model + 3 * config.d_ff  # numbers a token and block
+    d_key = config.n_key_head * config.d_head
+    shared = 2 * config.d_model if d_key < config.d_model else 0
+    before = 4 * config.d_model + 3 * d_key + shared  # numbers a token and block
+    after = 3 * config.d_model + 2 * config.d_ff
     n_token, n_target = len(stream.positions), stream.n_target
     blocks = config.n_layer * before * n_token + after * ((config.n_layer - 1) * n_token + n_target)
     if checkpointed:

@@ -168,6 +168,25 @@ def test_workloads_are_measured(
     assert len(shares.sources) == len(workloads["mixed"])
 
 
+@pytest.mark.parametrize("n_kv_head", [None, 1])
+def test_activations_on_paper_are_those_that_are_kept(n_kv_head: int | None) -> None:
+    gato = Gato(replace(TINY, d_model=64, n_layer=3, n_kv_head=n_kv_head))
+    stream = stream_of(*[64] * 8)
+    own = {weight.untyped_storage().data_ptr() for weight in gato.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = gato.loss(stream)
+    assert loss.mean.requires_grad
+    assert activation_bytes(gato, stream) == pytest.approx(sum(kept.values()), rel=0.15)
+
+
 def test_memory_is_that_of_a_fresh_process(gato: Gato, capsys: pytest.CaptureFixture[str]) -> None:
     stream = stream_of(64, 64)
     found = measure_memory("lite-1m", "made up", stream, CPU)

@@ -1,0 +1,390 @@
+"""Small networks for MuJoCo's walkers that no linear policy is found for, learnt by proximal policy optimisation: the
+experts whose weights are in `ppo.json`.
+
+    python -m gato_lite.envs.ppo Walker2d --minutes 18
+
+learns for so many CPU minutes on one thread, from a seed, and keeps the best policy that it met: the one with the
+highest mean return over a few episodes without noise.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms"; observations and rewards are normalised, and
+the weights begun, as in Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?".
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
+from gato_lite.envs.folder import replacing
+from gato_lite.names import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS_FILE: Final = Path(__file__).parent / "ppo.json"
+"""The networks, by the name of their environment."""
+NAMES: Final = ("Ant", "Walker2d")
+"""The environments that one was looked for in."""
+N_ENV: Final = 8
+"""Environments that are played side by side."""
+N_STEP: Final = 512
+"""Steps of each between two updates."""
+BATCH: Final = 256
+"""Steps of a minibatch."""
+N_EPOCH: Final = 10
+"""Times that every step is learnt from."""
+WIDTH: Final = 64
+"""Of the two hidden layers, of actor and critic each."""
+LEARNING_RATE: Final = 3e-4
+"""At the beginning; it falls to nothing at the end."""
+DISCOUNT: Final = 0.99
+TRACE: Final = 0.95
+"""λ of generalised advantage estimation (Schulman et al. 2016)."""
+CLIP: Final = 0.2
+"""How far a minibatch may move an action's probability ratio."""
+BOUND: Final = 10.0
+"""Largest normalised observation and reward."""
+_COMMAND: Final = "python -m gato_lite.envs.ppo"
+
+Array = npt.NDArray[np.float64]
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One affine map; a hyperbolic tangent follows all but the last."""
+
+    weights: list[list[float]]
+    """(outputs, inputs)."""
+    bias: list[float]
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy: the action is the network's answer to the normalised observation."""
+
+    layers: list[Layer]
+    mean: list[float]
+    """Of each observation, over what was played."""
+    std: list[float]
+    """Standard deviation of each."""
+    score: float
+    """Mean return over the episodes that it was chosen by."""
+    command: str
+    """What found it."""
+    steps: int
+    """Of the environments, until it was found."""
+
+
+def network_policy(name: str) -> Callable[[AnyEnv], Expert]:
+    """A maker of the expert whose weights `ppo.json` has for an environment."""
+
+    def expert(env: AnyEnv) -> Expert:
+        known = policies()
+        if name not in known:
+            raise ValueError(unknown_name("policy", name, known) + f"; `{_COMMAND} {name} --minutes 18` finds one")
+        return Clipped(Rule(answer(known[name])), env.action_space)  # type: ignore[arg-type]
+
+    return expert
+
+
+@functools.cache
+def policies(path: Path = WEIGHTS_FILE) -> dict[str, Network]:
+    """All policies found, by the name of their environment."""
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Network]) if path.is_file() else {}
+
+
+def answer(network: Network) -> Callable[[Array], Array]:
+    """The network as a function of an observation."""
+    mean, std = np.array(network.mean), np.array(network.std)
+    layers = [(np.array(layer.weights), np.array(layer.bias)) for layer in network.layers]
+
+    def act(observation: Array) -> Array:
+        hidden = np.clip((observation - mean) / std, -BOUND, BOUND)
+        for weights, bias in layers[:-1]:
+            hidden = np.tanh(weights @ hidden + bias)
+        weights, bias = layers[-1]
+        return np.asarray(weights @ hidden + bias)
+
+    return act
+
+
+class Moments:
+    """Running mean and variance of rows (Chan et al. 1979)."""
+
+    def __init__(self, size: int) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(size), np.zeros(size)
+
+    def add(self, rows: Array) -> None:
+        """Takes rows (N, size) into account."""
+        n, difference = len(rows), rows.mean(0) - self.mean
+        total = self.count + n
+        self.mean = self.mean + difference * n / total
+        self.squares = self.squares + ((rows - rows.mean(0)) ** 2).sum(0) + difference**2 * self.count * n / total
+        self.count = total
+
+    @property
+    def std(self) -> Array:
+        """Standard deviation; 1 where nothing has varied yet."""
+        std = np.sqrt(self.squares / max(self.count, 1))
+        return np.where(std < 1e-7, 1.0, std)
+
+
+class Played(NamedTuple):
+    """Steps of all environments, T of each of N; observations are normalised, rewards scaled."""
+
+    observations: Array
+    """(T + 1, N, observation)."""
+    actions: Array
+    """(T, N, action), before they are clipped."""
+    rewards: Array
+    """(T, N); where an episode was cut, with the discounted value of where it was."""
+    ended: npt.NDArray[np.bool_]
+    """(T, N): whether another episode follows."""
+
+
+class Players:
+    """The environments, and what is known of their observations and rewards."""
+
+    def __init__(self, envs: list[AnyEnv], generator: np.random.Generator) -> None:
+        self.envs, self.generator = envs, generator
+        low, high = envs[0].action_space.low, envs[0].action_space.high  # type: ignore[attr-defined]
+        self.bounds = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        self.seen = Moments(envs[0].observation_space.shape[0])  # type: ignore[index]
+        self.returned = Moments(1)
+        self.returns = np.zeros(len(envs))
+        self.observations = np.array([self._begin(env) for env in envs])
+
+    def _begin(self, env: AnyEnv) -> Array:
+        return np.asarray(env.reset(seed=int(self.generator.integers(2**31)))[0], np.float64)
+
+    def normalised(self, observations: Array) -> Array:
+        """What a network is given of observations (…, observation)."""
+        return np.clip((observations - self.seen.mean) / self.seen.std, -BOUND, BOUND)
+
+    def play(self, act: Callable[[Array], Array], value: Callable[[Array], Array]) -> Played:
+        """The next steps.
+
+        Args:
+            act: Actions (N, action) for normalised observations (N, observation).
+            value: What is still to come (N,) after normalised observations.
+        """
+        n_action, shape = len(self.bounds[0]), (N_STEP, len(self.envs))
+        actions, rewards, ended = np.empty((*shape, n_action)), np.empty(shape), np.empty(shape, np.bool_)
+        observations = np.empty((N_STEP + 1, *self.observations.shape))
+        for t in range(N_STEP):
+            self.seen.add(self.observations)
+            observations[t] = self.normalised(self.observations)
+            actions[t] = act(observations[t])
+            cut = np.zeros(len(self.envs), np.bool_)
+            for k, env in enumerate(self.envs):
+                self.observations[k], rewards[t, k], terminated, truncated, _ = env.step(
+                    np.clip(actions[t, k], *self.bounds)
+                )
+                ended[t, k], cut[k] = terminated or truncated, truncated and not terminated
+            rewards[t] = self._scaled(rewards[t], ended[t])
+            if cut.any():
+                rewards[t] += DISCOUNT * cut * value(self.normalised(self.observations))
+            for k, env in enumerate(self.envs):
+                if ended[t, k]:
+                    self.observations[k] = self._begin(env)
+        observations[-1] = self.normalised(self.observations)
+        return Played(observations, actions, rewards, ended)
+
+    def _scaled(self, rewards: Array, ended: npt.NDArray[np.bool_]) -> Array:
+        """Rewards as shares of the standard deviation of the discounted return."""
+        self.returns = self.returns * DISCOUNT + rewards
+        self.returned.add(self.returns[:, None])
+        self.returns[ended] = 0
+        return np.clip(rewards / self.returned.std, -BOUND, BOUND)
+
+
+def advantages(played: Played, values: Array) -> Array:
+    """How much better each step was than the critic thought (T, N): generalised advantage estimation.
+
+    Args:
+        played: The steps.
+        values: Of each observation, and of the one after the last (T + 1, N).
+    """
+    found, following = np.zeros_like(played.rewards), np.zeros(played.rewards.shape[1])
+    for t in reversed(range(len(found))):
+        goes_on = ~played.ended[t]
+        surprise = played.rewards[t] + DISCOUNT * goes_on * values[t + 1] - values[t]
+        following = surprise + DISCOUNT * TRACE * goes_on * following
+        found[t] = following
+    return found
+
+
+class Learner:
+    """Actor, critic, and the steps of gradient descent on them."""
+
+    def __init__(self, n_observation: int, n_action: int, seed: int) -> None:
+        import torch
+        from torch import nn
+
+        torch.manual_seed(seed)
+        self.actor, self.critic = _layers(n_observation, n_action, 0.01), _layers(n_observation, 1, 1.0)
+        self.log_std = nn.Parameter(torch.zeros(n_action))
+        self.parameters = [*self.actor.parameters(), *self.critic.parameters(), self.log_std]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=LEARNING_RATE, eps=1e-5)
+
+    def act(self, observations: Array, generator: np.random.Generator) -> Array:
+        """Actions drawn for observations (N, observation)."""
+        mean = self._numbers(self.actor, observations)
+        std = np.exp(self.log_std.detach().numpy())
+        return np.asarray(mean + std * generator.normal(size=mean.shape))
+
+    def value(self, observations: Array) -> Array:
+        """What is still to come after observations (…, observation)."""
+        return self._numbers(self.critic, observations)[..., 0]
+
+    def learn(self, played: Played, left: float, generator: np.random.Generator) -> None:
+        """A few epochs on what was played, with `left` of the time still to come."""
+        import torch
+        from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+        values = self.value(played.observations)
+        advantage = advantages(played, values)
+        target = advantage + values[:-1]
+        flat = (played.observations[:-1], played.actions, advantage, target)
+        observations, actions, gain, aim = (
+            torch.as_tensor(x.reshape(played.rewards.size, -1), dtype=torch.float32) for x in flat
+        )
+        with torch.no_grad():
+            before = self._log_likelihood(observations, actions)
+        for group in self.optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * left
+        for _ in range(N_EPOCH):
+            for rows in torch.split(torch.from_numpy(generator.permutation(len(gain))), BATCH):
+                ratio = (self._log_likelihood(observations[rows], actions[rows]) - before[rows]).exp()
+                better = gain[rows, 0]
+                better = (better - better.mean()) / (better.std() + 1e-8)
+                objective = torch.minimum(ratio * better, ratio.clamp(1 - CLIP, 1 + CLIP) * better).mean()
+                loss = 0.5 * F.mse_loss(self.critic(observations[rows]), aim[rows]) - objective
+                self.optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(self.parameters, 0.5)
+                self.optimiser.step()
+
+    def layers(self) -> list[Layer]:
+        """The actor, to be written down with five digits."""
+        rounded = np.vectorize(lambda x: float(f"{x:.5g}"), otypes=[np.float64])
+        arrays = [rounded(parameter.detach().numpy()).tolist() for parameter in self.actor.parameters()]
+        return [Layer(weights=weights, bias=bias) for weights, bias in zip(arrays[::2], arrays[1::2], strict=True)]
+
+    def _log_likelihood(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Of actions, but for a constant."""
+        distance: Tensor = (actions - self.actor(observations)) / self.log_std.exp()
+        return -(0.5 * distance.square() + self.log_std).sum(-1)
+
+    def _numbers(self, network: nn.Sequential, observations: Array) -> Array:
+        import torch
+
+        with torch.no_grad():
+            return np.asarray(network(torch.as_tensor(observations, dtype=torch.float32)), np.float64)
+
+
+def _layers(n_in: int, n_out: int, scale: float) -> nn.Sequential:
+    """Two hidden layers; the last begins with weights of length `scale`."""
+    from torch import nn
+
+    sizes, gains = (n_in, WIDTH, WIDTH, n_out), (2**0.5, 2**0.5, scale)
+    parts: list[nn.Module] = []
+    for size, following, gain in zip(sizes, sizes[1:], gains, strict=False):
+        linear = nn.Linear(size, following)
+        nn.init.orthogonal_(linear.weight, gain)
+        nn.init.zeros_(linear.bias)
+        parts += [linear, nn.Tanh()]
+    return nn.Sequential(*parts[:-1])
+
+
+def learn(
+    make_env: Callable[[], AnyEnv],
+    *,
+    minutes: float,
+    seed: int,
+    command: str = "",
+    on_iteration: Callable[[int, float], None] | None = None,
+) -> Network:
+    """The best policy met in so many CPU minutes.
+
+    Args:
+        make_env: Makes the environment: Box to Box.
+        minutes: CPU minutes of this process; the last iteration is finished.
+        seed: Of weights, noise and episodes.
+        command: To be noted with the policy.
+        on_iteration: Called with the steps made and the score after them, every tenth iteration.
+    """
+    generator = np.random.default_rng(seed)
+    judge = make_env()
+    players = Players([make_env() for _ in range(N_ENV)], generator)
+    learner = Learner(len(players.seen.mean), len(players.bounds[0]), seed)
+    best: Network | None = None
+    start, iteration, left = time.process_time(), 0, 1.0
+    while left > 0:
+        played = players.play(lambda observations: learner.act(observations, generator), learner.value)
+        learner.learn(played, left, generator)
+        iteration += 1
+        left = 1 - (time.process_time() - start) / max(60 * minutes, 1e-9)
+        if left > 0 and iteration % 10:
+            continue
+        found = Network(
+            layers=learner.layers(),
+            mean=players.seen.mean.tolist(),
+            std=players.seen.std.tolist(),
+            score=0.0,
+            command=command,
+            steps=iteration * N_ENV * N_STEP,
+        )
+        score = float(np.mean([_return(judge, found, int(s)) for s in generator.integers(2**31, size=4)]))
+        if best is None or score > best.score:
+            best = msgspec.structs.replace(found, score=score)
+        if on_iteration is not None:
+            on_iteration(found.steps, score)
+    assert best is not None, "the last iteration is always judged"
+    return best
+
+
+def _return(env: AnyEnv, network: Network, seed: int) -> float:
+    """Sum of rewards of one episode."""
+    expert = Clipped(Rule(answer(network)), env.action_space)  # type: ignore[arg-type]
+    observation, _ = env.reset(seed=seed)
+    total, ended = 0.0, False
+    while not ended:
+        observation, reward, terminated, truncated, _ = env.step(expert.act(observation, None))
+        total, ended = total + float(reward), terminated or truncated
+    return total
+
+
+def main() -> None:
+    """Run from the command line."""
+    import gymnasium as gym
+
+    parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=WEIGHTS_FILE, help="file of policies; others in it stay")
+    options = parser.parse_args()
+    found = learn(
+        lambda: gym.make(f"{options.name}-v5", disable_env_checker=True),
+        minutes=options.minutes,
+        seed=options.seed,
+        command=f"{_COMMAND} {options.name} --minutes {options.minutes:g} --seed {options.seed}",
+        on_iteration=lambda steps, score: print(f"{options.name} {steps:,} steps {score:.1f}", flush=True),
+    )
+    kept = {**policies(options.out), options.name: found}
+    with replacing(options.out) as temporary:
+        temporary.write_bytes(msgspec.json.encode(kept) + b"\n")
+    policies.cache_clear()
+    print(f"{options.name}: {found.score:.1f} after {found.steps:,} steps, in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
