@@ -77,11 +77,24 @@ def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lam
             f"{out}: expected an empty folder or a dataset, found another {INFO_FILE!r}; name another folder"
         )
     if not overwrite:
-        raise FileExistsError(f"{out}: already holds a dataset; pass overwrite=True (--overwrite) to replace it")
+        raise FileExistsError(
+            f"{out}: already holds another dataset, {_contents(old)};"
+            " name another folder, or pass overwrite=True (--overwrite) to replace it"
+        )
     if old is None:
         (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
     sweep(out, is_wanted=is_wanted)
     return 0 if old is None else next_first_part(old)
+
+
+def _contents(old: DatasetInfo | None) -> str:
+    """What a dataset is, so that one sees how it differs from what was to be written."""
+    if old is None:
+        return "which was not finished"
+    rows = "episodes" if old.kind == "control" else "documents"
+    seed = "" if old.seed is None else f" from seed {old.seed}"
+    made_with = ", ".join(f"{name} {version}" for name, version in sorted(old.generator.items()))
+    return f"{old.n_rows:,} {rows} of {old.task}{seed}" + (f" ({made_with})" if made_with else "")
 
 
 def next_first_part(old: DatasetInfo) -> int:

@@ -101,7 +101,10 @@ def test_the_same_command_again_does_nothing(tmp_path):
 def test_another_recording_is_not_overwritten_unasked(tmp_path):
     record_task(SOKOBAN, 20, tmp_path)
     for changed in ({"episodes": 30}, {"episodes": 20, "seed": 1}):
-        with pytest.raises(FileExistsError, match="already holds a dataset; pass overwrite=True"):
+        with pytest.raises(
+            FileExistsError,
+            match=r"already holds another dataset, 20 episodes of sokoban/Sokoban7x7 from seed 0 \(.*gymnasium \d",
+        ):
             record_task(SOKOBAN, out=tmp_path, **changed)
     assert record_task(SOKOBAN, 30, tmp_path, overwrite=True).info.n_rows == 30
     assert len(list(tmp_path.glob("*.parquet"))) == 1
