@@ -47,12 +47,12 @@ def log_likelihoods(
                     f"{config.context_length}; shorten the text or shrink the picture"
                 )
             target = np.arange(len(tokens)) >= len(asked)
-            documents.append(Document(tokens=tokens, target=target, labels=tokens.ids, task=len(documents)))
+            documents.append(Document(tokens=tokens, target=target, labels=tokens.ids))
     nats = np.zeros(len(documents))
     ends = np.cumsum([len(document.tokens) for document in documents])
     for batch in np.unique(ends // TOKENS):
-        some = [documents[index] for index in np.flatnonzero(ends // TOKENS == batch)]
-        stream = stream_tensors(lay_out(some), vocabulary, None)
+        some = np.flatnonzero(ends // TOKENS == batch).tolist()
+        stream = stream_tensors(lay_out([documents[index] for index in some], some), vocabulary, None)
         losses = gato.loss(stream if gato.device.type == "cpu" else stream.to(gato.device))
         for group, lost in losses.groups:
             np.add.at(nats, group.tasks.numpy(), lost.double().cpu().numpy())

@@ -8,6 +8,7 @@ Source: Reed et al. 2022, section 2.1 (order and local index), 2.2 (patch positi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -71,8 +72,6 @@ class Document:
     """(T,) whether the loss counts the prediction of this token; never true of the first."""
     labels: npt.NDArray[np.int32]
     """(T,) id that the loss asks for where `target`: the token's own, or an expert's better action."""
-    task: int = 0
-    """Index of the data source, for the loss of each task."""
     origin: str = ""
     """Folder of the dataset that it was made of."""
     rows: tuple[int, ...] = ()
@@ -99,16 +98,23 @@ class Stream:
         return np.diff(self.offsets)
 
 
-def lay_out(documents: Sequence[Document]) -> Stream:
-    """The stream of `documents`, shortest first: equal lengths lie side by side and share an attention call."""
-    ordered = sorted(documents, key=lambda document: len(document.tokens))
-    lengths = np.array([len(document.tokens) for document in ordered], np.int64)
+def lay_out(documents: Sequence[Document], sources: Sequence[int] = ()) -> Stream:
+    """The stream of `documents`, shortest first: equal lengths lie side by side and share an attention call.
+
+    Args:
+        documents: N of them.
+        sources: of each the index of its data source, for the loss of each; none makes all of them 0.
+    """
+    counted = np.array([len(document.tokens) for document in documents], np.int64)
+    order = counted.argsort(kind="stable")
+    ordered = [documents[index] for index in order.tolist()]
+    lengths = counted[order]
     return Stream(
         tokens=concatenate([document.tokens for document in ordered]),
         target=np.concatenate([document.target for document in ordered]) if ordered else np.zeros(0, np.bool_),
         labels=np.concatenate([document.labels for document in ordered]) if ordered else np.zeros(0, np.int32),
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-        tasks=np.array([document.task for document in ordered], np.int32),
+        tasks=np.array(sources, np.int32)[order] if len(sources) else np.zeros(len(order), np.int32),
     )
 
 
@@ -175,24 +181,22 @@ def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chun
         patch_id: the vocabulary's patch token.
         chunk_id: the vocabulary's chunk token.
     """
-    ends = np.cumsum(lengths)
-    n_patch = np.concatenate([[0], np.cumsum(tokens.ids == patch_id)])
-    n_chunk = np.concatenate([[0], np.cumsum(tokens.ids == chunk_id)])
-    n_pixel = np.concatenate([[0], np.cumsum(tokens.patch_shapes.astype(np.int64).prod(1))])
-    runs = []
-    for start, end in zip(ends - lengths, ends, strict=True):
-        patches = slice(n_patch[start], n_patch[end])
-        runs.append(
-            Tokens(
-                ids=tokens.ids[start:end],
-                local=tokens.local[start:end],
-                pixels=tokens.pixels[n_pixel[patches.start] : n_pixel[patches.stop]],
-                patch_shapes=tokens.patch_shapes[patches],
-                patch_intervals=tokens.patch_intervals[patches],
-                chunks=tokens.chunks[n_chunk[start] : n_chunk[end]],
-            )
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    patch_ends = np.concatenate([[0], np.cumsum(tokens.ids == patch_id)])[ends]
+    chunk_ends = np.concatenate([[0], np.cumsum(tokens.ids == chunk_id)])[ends]
+    pixel_ends = np.concatenate([[0], np.cumsum(tokens.patch_shapes.astype(np.int64).prod(1))])[patch_ends]
+    bounds = np.stack([ends, patch_ends, chunk_ends, pixel_ends], 1).tolist()  # plain numbers slice faster
+    return [
+        Tokens(
+            ids=tokens.ids[first:last],
+            local=tokens.local[first:last],
+            pixels=tokens.pixels[pixel:last_pixel],
+            patch_shapes=tokens.patch_shapes[patch:last_patch],
+            patch_intervals=tokens.patch_intervals[patch:last_patch],
+            chunks=tokens.chunks[chunk:last_chunk],
         )
-    return runs
+        for (first, patch, chunk, pixel), (last, last_patch, last_chunk, last_pixel) in itertools.pairwise(bounds)
+    ]
 
 
 def plain(ids: Sequence[int] | npt.NDArray[np.int32]) -> Tokens:

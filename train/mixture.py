@@ -8,7 +8,7 @@ Source: Reed et al. 2022, section 2.3 and appendix C (sampling by weight).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,7 +97,7 @@ class Mixture:
             n_shard: streams that each rank's documents are dealt out to, at most.
             ranks: this rank among all.
         """
-        documents, generator = self._documents(step)
+        documents, sources, generator = self._documents(step)
         # Places are drawn before the documents are dealt out, so that shards change nothing.
         centres = _centres(np.concatenate([document.tokens.patch_intervals for document in documents]), generator)
         ends = np.cumsum([len(document.tokens.patch_intervals) for document in documents]).tolist()
@@ -105,7 +105,7 @@ class Mixture:
         streams = []
         for rest in range(ranks.rank, min(n_all, len(documents)), ranks.size):
             share = range(len(documents) - 1 - rest, -1, -n_all)[::-1]  # ascending, the longest to the first
-            stream = lay_out([documents[index] for index in share])
+            stream = lay_out([documents[index] for index in share], [sources[index] for index in share])
             if len(stream.tokens.patch_intervals):
                 own = [centres[(ends[index - 1] if index else 0) : ends[index]] for index in share]
                 stream = replace(stream, tokens=replace(stream.tokens, patch_intervals=np.concatenate(own)))
@@ -117,38 +117,41 @@ class Mixture:
     def rows(self, step: int) -> dict[str, list[int]]:
         """Rows of each dataset that the stream of training step `step` was made of, for who looks for a bad one."""
         found: dict[str, set[int]] = {}
-        for document in self._documents(step)[0]:
-            found.setdefault(document.origin or self.sources[document.task].name, set()).update(document.rows)
+        documents, sources, _ = self._documents(step)
+        for document, source in zip(documents, sources, strict=True):
+            found.setdefault(document.origin or self.sources[source].name, set()).update(document.rows)
         return {origin: sorted(rows) for origin, rows in sorted(found.items())}
 
-    def _documents(self, step: int) -> tuple[list[Document], np.random.Generator]:
-        """The documents of a training step, shortest first, and the generator that drew them."""
+    def _documents(self, step: int) -> tuple[list[Document], list[int], np.random.Generator]:
+        """The documents of a training step, shortest first, the source of each, and the generator that drew them."""
         generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))
-        return sorted(self._draw(generator, step), key=lambda document: len(document.tokens)), generator
+        documents, sources = self._draw(generator, step)
+        order = sorted(range(len(documents)), key=lambda index: len(documents[index].tokens))
+        return [documents[index] for index in order], [sources[index] for index in order], generator
 
-    def _draw(self, generator: np.random.Generator, step: int) -> list[Document]:
-        """Documents up to the one that reaches the step's tokens, drawn by their source many at once."""
+    def _draw(self, generator: np.random.Generator, step: int) -> tuple[list[Document], list[int]]:
+        """Documents up to the one that reaches the step's tokens, drawn many at once by their sources, and these."""
         documents: list[Document] = []
+        sources: list[int] = []
         missing = self.tokens_per_step
         while missing > 0:
             n = 1 + int(missing / self.mean_length)
             chosen = np.minimum(self._ends.searchsorted(generator.random(n), side="right"), len(self.sources) - 1)
-            drawn: list[Document | None] = [None] * n
+            drawn: dict[int, Iterator[Document]] = {}
             for index in np.unique(chosen).tolist():
-                places = np.flatnonzero(chosen == index).tolist()
+                n_here = int(np.count_nonzero(chosen == index))
                 try:
-                    found = self.sources[index].draw(generator, self.context_length, len(places))
+                    drawn[index] = iter(self.sources[index].draw(generator, self.context_length, n_here))
                 except OSError as error:  # the system names no source, and often no file
                     what = f"{error.strerror or error}, as source '{self.sources[index].name}' drew for step {step}"
                     raise OSError(error.errno, what, error.filename) from error
-                for place, document in zip(places, found, strict=True):
-                    drawn[place] = replace(document, task=index)
-            for document in drawn:
-                assert document is not None
-                if missing > 0:  # else there were a few too many
-                    documents.append(document)
-                    missing -= len(document.tokens)
-        return documents
+            for index in chosen.tolist():
+                if missing <= 0:  # a few too many were drawn
+                    break
+                documents.append(next(drawn[index]))
+                sources.append(index)
+                missing -= len(documents[-1].tokens)
+        return documents, sources
 
 
 def _centres(intervals: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -36,24 +36,24 @@ def documents(vocabulary: Vocabulary, seed: int = 0) -> list[Document]:
             runs += [tokenizer.encode(OBSERVATION.sample()), plain(actions)]
         tokens = concatenate(runs)
         target = (tokens.ids >= vocabulary.bin_ids.start) & (tokens.ids < vocabulary.discrete_ids.stop)
-        made.append(Document(tokens=tokens, target=target, labels=tokens.ids, task=len(made)))
+        made.append(Document(tokens=tokens, target=target, labels=tokens.ids))
     text = [*vocabulary.text.encode("the name").tolist(), vocabulary.end]
     shown = picture_tokens(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8), vocabulary)
     captioned = concatenate([shown, plain(text)])
-    made.append(Document(tokens=captioned, target=captioned.ids != vocabulary.patch, labels=captioned.ids, task=3))
+    made.append(Document(tokens=captioned, target=captioned.ids != vocabulary.patch, labels=captioned.ids))
     written = plain([vocabulary.end, *text])
-    made.append(Document(tokens=written, target=np.arange(len(written)) > 0, labels=written.ids, task=4))
+    made.append(Document(tokens=written, target=np.arange(len(written)) > 0, labels=written.ids))
     return made
 
 
 def stream_of(gato: Gato, made: list[Document]) -> StreamTensors:
-    return stream_tensors(lay_out(made), gato.vocabulary, None)
+    return stream_tensors(lay_out(made, range(len(made))), gato.vocabulary, None)
 
 
 def test_a_loss_is_that_of_full_logits_within_the_modality(gato: Gato) -> None:
     made = documents(gato.vocabulary)
     losses = gato.loss(stream_of(gato, made))
-    stream = lay_out(made)
+    stream = lay_out(made, range(len(made)))
     vocabulary = gato.vocabulary
     logits = gato.logits(gato(stream_of(gato, made)))  # (T, V)
     ranges = ([*vocabulary.text_ids, vocabulary.end], list(vocabulary.bin_ids), list(vocabulary.discrete_ids))

@@ -46,7 +46,7 @@ def assert_same(a: Tokens, b: Tokens) -> None:
 
 def document(length: int, task: int = 0) -> Document:
     ids = np.arange(length, dtype=np.int32) + 100 * task
-    return Document(tokens=plain(ids), target=np.arange(length) > 0, labels=ids, task=task)
+    return Document(tokens=plain(ids), target=np.arange(length) > 0, labels=ids)
 
 
 def test_plain_tokens_have_no_place() -> None:
@@ -98,7 +98,7 @@ def test_select_keeps_the_content_of_what_it_keeps(keep: list[bool]) -> None:
 
 
 def test_a_stream_is_sorted_by_length_and_keeps_its_documents_whole() -> None:
-    stream = lay_out([document(5, 0), document(2, 1), document(9, 2), document(2, 3)])
+    stream = lay_out([document(5, 0), document(2, 1), document(9, 2), document(2, 3)], range(4))
     assert stream.lengths.tolist() == [2, 2, 5, 9]
     assert stream.offsets.tolist() == [0, 2, 4, 9, 18]
     assert stream.tasks.tolist() == [1, 3, 0, 2]
@@ -115,7 +115,7 @@ def test_an_empty_stream() -> None:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
 def test_a_stream_holds_every_token_once(lengths: list[int]) -> None:
-    stream = lay_out([document(length, task) for task, length in enumerate(lengths)])
+    stream = lay_out([document(length, task) for task, length in enumerate(lengths)], range(len(lengths)))
     assert stream.lengths.tolist() == sorted(lengths)
     for start, stop, task in zip(stream.offsets[:-1], stream.offsets[1:], stream.tasks, strict=True):
         assert stream.tokens.ids[start:stop].tolist() == [100 * task + place for place in range(lengths[task])]
