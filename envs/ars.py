@@ -21,17 +21,13 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
-from gato_lite.envs.folder import replacing
-from gato_lite.names import unknown_name
+from gato_lite.envs.experts import AnyEnv, Expert
+from gato_lite.envs.policies import Array, Moments, expert_of, keep_policy, read_policies
 
 WEIGHTS_FILE: Final = Path(__file__).parent / "ars.json"
 """The policies, by the name of their environment."""
 _COMMAND: Final = "python -m gato_lite.envs.ars"
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,48 +72,24 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True):
     iterations: int
     """How many iterations were made."""
 
-
-class Statistics:
-    """Running mean and variance of observations (Welford 1962)."""
-
-    def __init__(self, size: int) -> None:
-        self.count, self.mean, self.squares = 0, np.zeros(size), np.zeros(size)
-
-    def add(self, value: Array) -> None:
-        """Takes one more observation into account."""
-        self.count += 1
-        difference = value - self.mean
-        self.mean += difference / self.count
-        self.squares += difference * (value - self.mean)
-
-    @property
-    def std(self) -> Array:
-        """Standard deviation; 1 where nothing has varied yet."""
-        std = np.sqrt(self.squares / max(self.count, 1))
-        return np.where(std < 1e-7, 1.0, std)
+    def rule(self) -> Callable[[Array], Array]:
+        """The action for an observation, in any range."""
+        weights, mean, std = np.array(self.weights), np.array(self.mean), np.array(self.std)
+        return lambda observation: weights @ ((observation - mean) / std)
 
 
 def linear_policy(name: str) -> Callable[[AnyEnv], Expert]:
     """A maker of the expert whose weights `ars.json` has for an environment."""
-
-    def expert(env: AnyEnv) -> Expert:
-        known = policies()
-        if name not in known:
-            raise ValueError(unknown_name("policy", name, known) + f"; `{_COMMAND} {name} --minutes 5` finds one")
-        found = known[name]
-        weights, mean, std = np.array(found.weights), np.array(found.mean), np.array(found.std)
-        return Clipped(Rule(lambda observation: weights @ ((observation - mean) / std)), env.action_space)  # type: ignore[arg-type]
-
-    return expert
+    return expert_of(name, policies)
 
 
 @functools.cache
 def policies(path: Path = WEIGHTS_FILE) -> dict[str, Linear]:
     """All policies found, by the name of their environment."""
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Linear]) if path.is_file() else {}
+    return read_policies(path, Linear)
 
 
-def play(env: AnyEnv, weights: Array, statistics: Statistics, seed: int, *, learn: bool, bonus: float = 0.0) -> float:
+def play(env: AnyEnv, weights: Array, statistics: Moments, seed: int, *, learn: bool, bonus: float = 0.0) -> float:
     """Sum of rewards, each less `bonus`, of one episode; `learn` adds its observations to `statistics`."""
     observation, _ = env.reset(seed=seed)
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
@@ -125,7 +97,7 @@ def play(env: AnyEnv, weights: Array, statistics: Statistics, seed: int, *, lear
     total, ended = 0.0, False
     while not ended:
         if learn:
-            statistics.add(observation)
+            statistics.add(observation[None])
         action = np.clip(weights @ ((observation - mean) / std), low, high)
         observation, reward, terminated, truncated, _ = env.step(action)
         total += float(reward) - bonus
@@ -154,7 +126,7 @@ def search(
     """
     generator = np.random.default_rng(seed)
     shape = (env.action_space.shape[0], env.observation_space.shape[0])  # type: ignore[index]
-    weights, statistics = np.zeros(shape), Statistics(shape[1])
+    weights, statistics = np.zeros(shape), Moments(shape[1])
     best: Linear | None = None
     end = time.process_time() + 60 * minutes
     iteration = 0
@@ -217,10 +189,7 @@ def main() -> None:
         command=command,
         on_iteration=lambda iteration, score: print(f"{options.name} {iteration} {score:.1f}", flush=True),
     )
-    kept = {**policies(options.out), options.name: found}
-    with replacing(options.out) as temporary:
-        temporary.write_bytes(msgspec.json.encode(kept) + b"\n")
-    policies.cache_clear()
+    keep_policy(options.out, options.name, found)
     print(f"{options.name}: {found.score:.1f} after {found.iterations} iterations, in {options.out}")
 
 

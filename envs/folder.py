@@ -78,8 +78,8 @@ def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lam
         )
     if not overwrite:
         raise FileExistsError(
-            f"{out}: already holds another dataset, {_contents(old)};"
-            " name another folder, or pass overwrite=True (--overwrite) to replace it"
+            f"{out}: already holds a dataset, {_contents(old)}; name another folder,"
+            " or pass overwrite=True (--overwrite) to replace it"
         )
     if old is None:
         (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
@@ -90,11 +90,12 @@ def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lam
 def _contents(old: DatasetInfo | None) -> str:
     """What a dataset is, so that one sees how it differs from what was to be written."""
     if old is None:
-        return "which was not finished"
-    rows = "episodes" if old.kind == "control" else "documents"
+        return "which is unfinished, damaged or of a later version"
+    row = "episode" if old.kind == "control" else "document"
     seed = "" if old.seed is None else f" from seed {old.seed}"
     made_with = ", ".join(f"{name} {version}" for name, version in sorted(old.generator.items()))
-    return f"{old.n_rows:,} {rows} of {old.task}{seed}" + (f" ({made_with})" if made_with else "")
+    rows = f"{old.n_rows:,} {row}{'' if old.n_rows == 1 else 's'} of {old.task}"
+    return rows + seed + (f" ({made_with})" if made_with else "")
 
 
 def next_first_part(old: DatasetInfo) -> int:

@@ -1,19 +1,20 @@
 """Small networks for MuJoCo's walkers that no linear policy is found for, learnt by proximal policy optimisation: the
 experts whose weights are in `ppo.json`.
 
-    python -m gato_lite.envs.ppo Walker2d --minutes 18
+    python -m gato_lite.envs.ppo Walker2d --steps 4000000
 
-learns for so many CPU minutes on one thread, from a seed, and keeps the best policy that it met: the one with the
-highest mean return over a few episodes without noise.
+learns from so many steps on one thread, from a seed, and keeps the best policy that it met: the one with the highest
+mean return over a few episodes without noise.
 
-Source: Schulman et al. 2017, "Proximal policy optimization algorithms"; observations and rewards are normalised, and
-the weights begun, as in Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods?".
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms". Orthogonal weights, normalised observations and
+rewards as shares of the return's deviation: Engstrom et al. 2020, "Implementation matters in deep policy gradients".
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
-from gato_lite.envs.folder import replacing
-from gato_lite.names import unknown_name
+from gato_lite.envs.policies import Array, Moments, expert_of, keep_policy, read_policies
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
 WEIGHTS_FILE: Final = Path(__file__).parent / "ppo.json"
 """The networks, by the name of their environment."""
@@ -55,8 +55,6 @@ BOUND: Final = 10.0
 """Largest normalised observation and reward."""
 _COMMAND: Final = "python -m gato_lite.envs.ppo"
 
-Array = npt.NDArray[np.float64]
-
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One affine map; a hyperbolic tangent follows all but the last."""
@@ -80,60 +78,33 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """What found it."""
     steps: int
     """Of the environments, until it was found."""
+    minutes: float
+    """CPU minutes of the whole search."""
+
+    def rule(self) -> Callable[[Array], Array]:
+        """The action for an observation, in any range."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        layers = [(np.array(layer.weights), np.array(layer.bias)) for layer in self.layers]
+
+        def act(observation: Array) -> Array:
+            hidden = np.clip((observation - mean) / std, -BOUND, BOUND)
+            for weights, bias in layers[:-1]:
+                hidden = np.tanh(weights @ hidden + bias)
+            weights, bias = layers[-1]
+            return np.asarray(weights @ hidden + bias)
+
+        return act
 
 
 def network_policy(name: str) -> Callable[[AnyEnv], Expert]:
     """A maker of the expert whose weights `ppo.json` has for an environment."""
-
-    def expert(env: AnyEnv) -> Expert:
-        known = policies()
-        if name not in known:
-            raise ValueError(unknown_name("policy", name, known) + f"; `{_COMMAND} {name} --minutes 18` finds one")
-        return Clipped(Rule(answer(known[name])), env.action_space)  # type: ignore[arg-type]
-
-    return expert
+    return expert_of(name, policies)
 
 
 @functools.cache
 def policies(path: Path = WEIGHTS_FILE) -> dict[str, Network]:
     """All policies found, by the name of their environment."""
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Network]) if path.is_file() else {}
-
-
-def answer(network: Network) -> Callable[[Array], Array]:
-    """The network as a function of an observation."""
-    mean, std = np.array(network.mean), np.array(network.std)
-    layers = [(np.array(layer.weights), np.array(layer.bias)) for layer in network.layers]
-
-    def act(observation: Array) -> Array:
-        hidden = np.clip((observation - mean) / std, -BOUND, BOUND)
-        for weights, bias in layers[:-1]:
-            hidden = np.tanh(weights @ hidden + bias)
-        weights, bias = layers[-1]
-        return np.asarray(weights @ hidden + bias)
-
-    return act
-
-
-class Moments:
-    """Running mean and variance of rows (Chan et al. 1979)."""
-
-    def __init__(self, size: int) -> None:
-        self.count, self.mean, self.squares = 0, np.zeros(size), np.zeros(size)
-
-    def add(self, rows: Array) -> None:
-        """Takes rows (N, size) into account."""
-        n, difference = len(rows), rows.mean(0) - self.mean
-        total = self.count + n
-        self.mean = self.mean + difference * n / total
-        self.squares = self.squares + ((rows - rows.mean(0)) ** 2).sum(0) + difference**2 * self.count * n / total
-        self.count = total
-
-    @property
-    def std(self) -> Array:
-        """Standard deviation; 1 where nothing has varied yet."""
-        std = np.sqrt(self.squares / max(self.count, 1))
-        return np.where(std < 1e-7, 1.0, std)
+    return read_policies(path, Network)
 
 
 class Played(NamedTuple):
@@ -228,8 +199,9 @@ class Learner:
         import torch
         from torch import nn
 
-        torch.manual_seed(seed)
-        self.actor, self.critic = _layers(n_observation, n_action, 0.01), _layers(n_observation, 1, 1.0)
+        weights = torch.Generator().manual_seed(seed)
+        self.actor = _layers(n_observation, n_action, 0.01, weights)
+        self.critic = _layers(n_observation, 1, 1.0, weights)
         self.log_std = nn.Parameter(torch.zeros(n_action))
         self.parameters = [*self.actor.parameters(), *self.critic.parameters(), self.log_std]
         self.optimiser = torch.optim.Adam(self.parameters, lr=LEARNING_RATE, eps=1e-5)
@@ -290,15 +262,15 @@ class Learner:
             return np.asarray(network(torch.as_tensor(observations, dtype=torch.float32)), np.float64)
 
 
-def _layers(n_in: int, n_out: int, scale: float) -> nn.Sequential:
+def _layers(n_in: int, n_out: int, scale: float, generator: Generator) -> nn.Sequential:
     """Two hidden layers; the last begins with weights of length `scale`."""
     from torch import nn
 
     sizes, gains = (n_in, WIDTH, WIDTH, n_out), (2**0.5, 2**0.5, scale)
     parts: list[nn.Module] = []
     for size, following, gain in zip(sizes, sizes[1:], gains, strict=False):
-        linear = nn.Linear(size, following)
-        nn.init.orthogonal_(linear.weight, gain)
+        linear = nn.utils.skip_init(nn.Linear, size, following)  # else torch draws from numbers that all share
+        nn.init.orthogonal_(linear.weight, gain, generator)
         nn.init.zeros_(linear.bias)
         parts += [linear, nn.Tanh()]
     return nn.Sequential(*parts[:-1])
@@ -307,53 +279,57 @@ def _layers(n_in: int, n_out: int, scale: float) -> nn.Sequential:
 def learn(
     make_env: Callable[[], AnyEnv],
     *,
-    minutes: float,
+    steps: int,
     seed: int,
     command: str = "",
-    on_iteration: Callable[[int, float], None] | None = None,
+    on_judged: Callable[[int, float], None] | None = None,
 ) -> Network:
-    """The best policy met in so many CPU minutes.
+    """The best policy met in so many steps.
 
     Args:
         make_env: Makes the environment: Box to Box.
-        minutes: CPU minutes of this process; the last iteration is finished.
+        steps: Of the environments, all together; the last update is finished.
         seed: Of weights, noise and episodes.
         command: To be noted with the policy.
-        on_iteration: Called with the steps made and the score after them, every tenth iteration.
+        on_judged: Called with the steps made and the mean return after them, every tenth update.
+
+    Raises:
+        ValueError: no return was a number.
     """
+    start = time.process_time()
     generator = np.random.default_rng(seed)
     judge = make_env()
     players = Players([make_env() for _ in range(N_ENV)], generator)
     learner = Learner(len(players.seen.mean), len(players.bounds[0]), seed)
     best: Network | None = None
-    start, iteration, left = time.process_time(), 0, 1.0
-    while left > 0:
+    n_update = max(1, -(-steps // (N_ENV * N_STEP)))
+    for update in range(1, n_update + 1):
         played = players.play(lambda observations: learner.act(observations, generator), learner.value)
-        learner.learn(played, left, generator)
-        iteration += 1
-        left = 1 - (time.process_time() - start) / max(60 * minutes, 1e-9)
-        if left > 0 and iteration % 10:
+        learner.learn(played, 1 - (update - 1) / n_update, generator)
+        if update % 10 and update < n_update:
             continue
         found = Network(
             layers=learner.layers(),
             mean=players.seen.mean.tolist(),
             std=players.seen.std.tolist(),
-            score=0.0,
+            score=-math.inf,
             command=command,
-            steps=iteration * N_ENV * N_STEP,
+            steps=update * N_ENV * N_STEP,
+            minutes=0.0,
         )
         score = float(np.mean([_return(judge, found, int(s)) for s in generator.integers(2**31, size=4)]))
-        if best is None or score > best.score:
+        if score > (-math.inf if best is None else best.score):
             best = msgspec.structs.replace(found, score=score)
-        if on_iteration is not None:
-            on_iteration(found.steps, score)
-    assert best is not None, "the last iteration is always judged"
-    return best
+        if on_judged is not None:
+            on_judged(found.steps, score)
+    if best is None:
+        raise ValueError("expected the return of some episode to be a number, got none")
+    return msgspec.structs.replace(best, minutes=round((time.process_time() - start) / 60, 2))
 
 
 def _return(env: AnyEnv, network: Network, seed: int) -> float:
     """Sum of rewards of one episode."""
-    expert = Clipped(Rule(answer(network)), env.action_space)  # type: ignore[arg-type]
+    expert = Clipped(Rule(network.rule()), env.action_space)  # type: ignore[arg-type]
     observation, _ = env.reset(seed=seed)
     total, ended = 0.0, False
     while not ended:
@@ -365,24 +341,23 @@ def _return(env: AnyEnv, network: Network, seed: int) -> float:
 def main() -> None:
     """Run from the command line."""
     import gymnasium as gym
+    import torch
 
     parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes")
+    parser.add_argument("--steps", type=int, required=True, help="of the environments, all together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS_FILE, help="file of policies; others in it stay")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     found = learn(
         lambda: gym.make(f"{options.name}-v5", disable_env_checker=True),
-        minutes=options.minutes,
+        steps=options.steps,
         seed=options.seed,
-        command=f"{_COMMAND} {options.name} --minutes {options.minutes:g} --seed {options.seed}",
-        on_iteration=lambda steps, score: print(f"{options.name} {steps:,} steps {score:.1f}", flush=True),
+        command=f"{_COMMAND} {options.name} --steps {options.steps} --seed {options.seed}",
+        on_judged=lambda steps, score: print(f"{options.name} {steps:,} steps {score:.1f}", flush=True),
     )
-    kept = {**policies(options.out), options.name: found}
-    with replacing(options.out) as temporary:
-        temporary.write_bytes(msgspec.json.encode(kept) + b"\n")
-    policies.cache_clear()
+    keep_policy(options.out, options.name, found)
     print(f"{options.name}: {found.score:.1f} after {found.steps:,} steps, in {options.out}")
 
 

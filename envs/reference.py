@@ -41,10 +41,10 @@ _COMMAND: Final = "python -m gato_lite.envs.reference"
 
 
 class Unseen(gym.Wrapper[Any, Any, Any, Any]):  # Any: the environment's own observations and actions
-    """An environment for random actions: its observations, which nobody looks at, are neither made over nor kept."""
+    """An environment for random actions, which do not look: wrappers that change observations alone are left out."""
 
     def __init__(self, env: AnyEnv) -> None:
-        while isinstance(env, gym.ObservationWrapper):
+        while isinstance(env, gym.ObservationWrapper) and type(env).step is gym.ObservationWrapper.step:
             env = env.env
         super().__init__(env)
         self.observation_space = spaces.Discrete(1)

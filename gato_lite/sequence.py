@@ -104,7 +104,12 @@ def lay_out(documents: Sequence[Document], sources: Sequence[int] = ()) -> Strea
     Args:
         documents: N of them.
         sources: of each the index of its data source, for the loss of each; none makes all of them 0.
+
+    Raises:
+        ValueError: there are sources, but not one for each document.
     """
+    if len(sources) not in (0, len(documents)):
+        raise ValueError(f"expected a source for each of {len(documents)} documents, got {len(sources)}")
     counted = np.array([len(document.tokens) for document in documents], np.int64)
     order = counted.argsort(kind="stable")
     ordered = [documents[index] for index in order.tolist()]

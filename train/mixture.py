@@ -139,12 +139,15 @@ class Mixture:
             chosen = np.minimum(self._ends.searchsorted(generator.random(n), side="right"), len(self.sources) - 1)
             drawn: dict[int, Iterator[Document]] = {}
             for index in np.unique(chosen).tolist():
-                n_here = int(np.count_nonzero(chosen == index))
+                source, n_here = self.sources[index], int(np.count_nonzero(chosen == index))
                 try:
-                    drawn[index] = iter(self.sources[index].draw(generator, self.context_length, n_here))
+                    found = source.draw(generator, self.context_length, n_here)
                 except OSError as error:  # the system names no source, and often no file
-                    what = f"{error.strerror or error}, as source '{self.sources[index].name}' drew for step {step}"
+                    what = f"{error.strerror or error}, as source '{source.name}' drew for step {step}"
                     raise OSError(error.errno, what, error.filename) from error
+                if len(found) != n_here:
+                    raise ValueError(f"source '{source.name}': expected to draw {n_here} documents, got {len(found)}")
+                drawn[index] = iter(found)
             for index in chosen.tolist():
                 if missing <= 0:  # a few too many were drawn
                     break

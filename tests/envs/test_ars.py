@@ -10,7 +10,8 @@ import pytest
 from gymnasium import spaces
 
 from gato_lite.envs import ars
-from gato_lite.envs.ars import SEARCHES, Search, Statistics, linear_policy, play, policies, search
+from gato_lite.envs.ars import SEARCHES, Search, linear_policy, play, policies, search
+from gato_lite.envs.policies import Moments
 
 SETTINGS = Search(n_direction=8, n_best=4, step_size=0.05, noise=0.1)
 
@@ -38,9 +39,9 @@ class Follow(gym.Env):
 
 def test_one_iteration_is_a_step_uphill():
     found = search(Follow(), SETTINGS, minutes=0, seed=0)
-    still = Statistics(2)
+    still = Moments(2)
     before = np.mean([play(Follow(), np.zeros((1, 2)), still, seed, learn=False) for seed in range(20)])
-    statistics = Statistics(2)
+    statistics = Moments(2)
     statistics.mean = np.array(found.mean)
     statistics.count, statistics.squares = 1, np.array(found.std) ** 2
     after = np.mean([play(Follow(), np.array(found.weights), statistics, seed, learn=False) for seed in range(20)])
@@ -56,19 +57,9 @@ def test_the_same_seed_finds_the_same():
 
 
 def test_a_bonus_is_left_out_of_the_return():
-    args = (np.zeros((1, 2)), Statistics(2), 0)
+    args = (np.zeros((1, 2)), Moments(2), 0)
     whole = play(Follow(), *args, learn=False)
     assert play(Follow(), *args, learn=False, bonus=1.0) == pytest.approx(whole - 5)
-
-
-def test_statistics():
-    values = np.random.default_rng(0).normal(3, 2, (50, 4))
-    values[:, 3] = 7
-    statistics = Statistics(4)
-    for value in values:
-        statistics.add(value)
-    assert np.allclose(statistics.mean, values.mean(0))
-    assert np.allclose(statistics.std, [*values.std(0)[:3], 1])
 
 
 def test_the_shipped_policies_say_where_they_come_from():

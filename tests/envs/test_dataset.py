@@ -232,7 +232,7 @@ def test_a_bad_document_is_named(tmp_path, row, message):
 def test_nothing_is_overwritten_unasked(tmp_path):
     write_documents(tmp_path / "d", [Document(None, "one")], name="n")
     with pytest.raises(
-        FileExistsError, match=r"already holds another dataset, .*; name another folder, or pass overwrite=True"
+        FileExistsError, match=r"already holds a dataset, 1 document of n; name another folder, or pass overwrite=True"
     ):
         write_documents(tmp_path / "d", [Document(None, "two")], name="n")
     assert write_documents(tmp_path / "d", [Document(None, "two")], name="n", overwrite=True).info.n_rows == 1

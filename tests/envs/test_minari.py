@@ -76,7 +76,7 @@ def test_nothing_is_overwritten_unasked(dataset, tmp_path):
         export_minari(dataset.path, "mine/nested-v0")
     assert export_minari(dataset.path, "mine/nested-v0", overwrite=True) == "mine/nested-v0"
     import_minari("mine/nested-v0", tmp_path / "back")
-    with pytest.raises(FileExistsError, match="already holds another dataset"):
+    with pytest.raises(FileExistsError, match="already holds a dataset"):
         import_minari("mine/nested-v0", tmp_path / "back")
 
 

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-import itertools
 import re
 import sys
-from types import SimpleNamespace
 
 import gymnasium as gym
 import msgspec
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from gato_lite.envs import ppo
-from gato_lite.envs.ppo import Layer, Moments, Network, Played, advantages, answer, learn, network_policy, policies
+from gato_lite.envs.ppo import Layer, Learner, Network, Played, Players, advantages, learn, network_policy, policies
+
+N_STEP = 32
 
 
 class Follow(gym.Env):
@@ -20,7 +21,6 @@ class Follow(gym.Env):
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,))
     action_space = spaces.Box(-1, 1, (1,))
-    is_cut = False
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -31,17 +31,35 @@ class Follow(gym.Env):
         assert self.action_space.contains(np.asarray(action, np.float32))
         reward = 1 - float(abs(action[0] - self.seen[0]))
         self.n_steps += 1
-        ends = self.n_steps == 5
-        return self._observe(), reward, ends and not self.is_cut, ends and self.is_cut, {}
+        return self._observe(), reward, self.n_steps == 5, False, {}
 
     def _observe(self):
         self.seen = self.np_random.uniform(-0.5, 0.5, 2)
         return self.seen
 
 
-@pytest.fixture
+class Count(gym.Env):
+    """Observes how many of its three steps were made, and rewards each with 1."""
+
+    observation_space = spaces.Box(0, 3, (1,))
+    action_space = spaces.Box(-np.inf, np.inf, (1,))
+
+    def __init__(self, is_cut):
+        self.is_cut = is_cut
+
+    def reset(self, *, seed=None, options=None):
+        self.n_steps = 0
+        return np.zeros(1), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        ends = self.n_steps == 3
+        return np.array([float(self.n_steps)]), 1.0, ends and not self.is_cut, ends and self.is_cut, {}
+
+
+@pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(ppo, "N_STEP", 32)
+    monkeypatch.setattr(ppo, "N_STEP", N_STEP)
 
 
 def returns_of(act, n=20):
@@ -57,23 +75,38 @@ def returns_of(act, n=20):
     return np.mean(totals)
 
 
-def test_it_learns(short, monkeypatch):
+def test_it_learns(monkeypatch):
     monkeypatch.setattr(ppo, "BATCH", 64)
     monkeypatch.setattr(ppo, "LEARNING_RATE", 2e-3)
-    seconds = itertools.count()
-    monkeypatch.setattr(ppo, "time", SimpleNamespace(process_time=lambda: next(seconds)))
     told = []
-    network = learn(Follow, minutes=0.5, seed=0, on_iteration=lambda steps, score: told.append((steps, score)))
-    assert [steps for steps, _ in told] == [2560, 5120, 7680]  # 30 iterations of a second each
-    assert returns_of(answer(network)) > 4.5 > returns_of(lambda _: np.zeros(1)) + 0.5
+    network = learn(Follow, steps=7_600, seed=0, on_judged=lambda steps, score: told.append((steps, score)))
+    assert [steps for steps, _ in told] == [2560, 5120, 7680]
+    assert returns_of(network.rule()) > 4.5 > returns_of(lambda _: np.zeros(1)) + 0.5
+    assert (network.steps, network.score) in told
     assert network.score == max(score for _, score in told)
-    assert network.steps in [steps for steps, _ in told]
 
 
-def test_the_same_seed_finds_the_same(short):
-    first, again, other = (learn(Follow, minutes=0, seed=seed) for seed in (3, 3, 4))
-    assert first == again
+def test_the_best_is_kept_and_not_the_last(monkeypatch):
+    scores = iter([3.0] * 4 + [1.0] * 4 + [float("nan")] * 4)
+    monkeypatch.setattr(ppo, "_return", lambda *_: next(scores))
+    found = learn(Follow, steps=30 * ppo.N_ENV * N_STEP, seed=0)
+    assert (found.score, found.steps) == (3.0, 10 * ppo.N_ENV * N_STEP)
+
+
+def test_returns_that_are_no_numbers_are_no_policy(monkeypatch):
+    monkeypatch.setattr(ppo, "_return", lambda *_: float("nan"))
+    with pytest.raises(ValueError, match="expected the return of some episode to be a number"):
+        learn(Follow, steps=0, seed=0)
+
+
+def test_the_same_seed_finds_the_same():
+    steps = 3 * ppo.N_ENV * N_STEP
+    before = torch.random.get_rng_state()
+    first, again, other = (learn(Follow, steps=steps, seed=seed) for seed in (3, 3, 4))
+    assert first.layers == again.layers
+    assert (first.mean, first.score) == (again.mean, again.score)
     assert first.layers != other.layers
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_advantages_are_sums_of_discounted_surprises():
@@ -87,27 +120,84 @@ def test_advantages_are_sums_of_discounted_surprises():
     assert np.allclose(advantages(played, values)[:, 0], expected)
 
 
-def test_a_cut_episode_is_worth_what_was_still_to_come(short, monkeypatch):
-    monkeypatch.setattr(Follow, "is_cut", True)
-    players = ppo.Players([Follow()], np.random.default_rng(0))
-    bare = players.play(lambda seen: np.zeros((len(seen), 1)), lambda seen: np.zeros(len(seen)))
-    players = ppo.Players([Follow()], np.random.default_rng(0))
-    valued = players.play(lambda seen: np.zeros((len(seen), 1)), lambda seen: np.full(len(seen), 7.0))
-    assert np.array_equal(bare.ended[:, 0], np.arange(1, 33) % 5 == 0)
-    assert np.allclose(valued.rewards - bare.rewards, 0.99 * 7 * bare.ended)
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_only_a_cut_episode_is_worth_what_was_still_to_come_where_it_was_cut(is_cut):
+    def played(value):
+        players = Players([Count(is_cut)], np.random.default_rng(0))
+        players.normalised = lambda observations: observations
+        return players.play(lambda seen: np.zeros((len(seen), 1)), value)
+
+    bare, valued = played(lambda seen: np.zeros(len(seen))), played(lambda seen: 7 * seen[:, 0])
+    ends = np.arange(1, N_STEP + 1) % 3 == 0
+    assert np.array_equal(bare.ended[:, 0], ends)
+    assert bare.observations[:5, 0, 0].tolist() == [0, 1, 2, 0, 1]
+    assert np.allclose((valued.rewards - bare.rewards)[:, 0], 0.99 * 7 * 3 * ends * is_cut)
 
 
-def test_moments():
-    values = np.random.default_rng(0).normal(3, 2, (50, 4))
-    values[:, 3] = 7
-    moments = Moments(4)
-    for rows in np.split(values, [1, 8, 30]):
-        moments.add(rows)
-    assert np.allclose(moments.mean, values.mean(0))
-    assert np.allclose(moments.std, [*values.std(0)[:3], 1])
+def test_rewards_are_shares_of_the_deviation_of_the_return():
+    players = Players([Count(is_cut=False)], np.random.default_rng(0))
+    rewards = players.play(lambda seen: np.zeros((len(seen), 1)), lambda seen: np.zeros(len(seen))).rewards[:, 0]
+    seen = np.tile([1, 1.99, 1 + 0.99 * 1.99], 11)[:N_STEP]
+    assert rewards[0] == 1  # nothing has varied yet
+    assert np.allclose(rewards[1:], [1 / seen[: n + 1].std() for n in range(1, N_STEP)])
 
 
-def test_an_answer_is_the_networks():
+def test_likelihoods_are_those_of_a_normal_distribution():
+    learner = Learner(3, 2, seed=0)
+    with torch.no_grad():
+        learner.log_std.copy_(torch.tensor([-1.0, 0.5]))
+        observations, actions = torch.randn(6, 3), torch.randn(6, 2)
+        ours = learner._log_likelihood(observations, actions)
+        theirs = torch.distributions.Normal(learner.actor(observations), learner.log_std.exp()).log_prob(actions).sum(1)
+    assert torch.allclose(ours - theirs, (ours - theirs)[0].expand(6), atol=1e-5)
+    drawn = np.array([learner.act(np.zeros((1, 3)), np.random.default_rng(seed))[0] for seed in range(2_000)])
+    assert np.allclose(drawn.std(0), np.exp([-1.0, 0.5]), rtol=0.1)
+
+
+def one_update(monkeypatch, *, advantage, left=1.0, clip=ppo.CLIP, seed=0):
+    """How likely what was done is before and after an update, and the critic's error before and after."""
+    monkeypatch.setattr(ppo, "CLIP", clip)
+    generator = np.random.default_rng(seed)
+    learner = Learner(3, 2, seed=0)
+    played = Played(
+        generator.normal(size=(N_STEP + 1, 8, 3)),
+        generator.normal(size=(N_STEP, 8, 2)),
+        advantage * np.sign(generator.normal(size=(N_STEP, 8))),
+        np.ones((N_STEP, 8), np.bool_),
+    )
+    observations, actions = (
+        torch.as_tensor(x.reshape(N_STEP * 8, -1), dtype=torch.float32)
+        for x in (played.observations[:-1], played.actions)
+    )
+
+    def measured():
+        with torch.no_grad():
+            likelihood = learner._log_likelihood(observations, actions)
+        return likelihood, np.square(learner.value(played.observations[:-1]) - played.rewards).mean()
+
+    before, error_before = measured()
+    learner.learn(played, left, np.random.default_rng(0))
+    after, error_after = measured()
+    return (after - before).exp(), torch.as_tensor(played.rewards.reshape(-1)), error_before, error_after
+
+
+def test_an_update_makes_good_actions_likelier_and_the_critic_better(monkeypatch):
+    ratio, gain, error_before, error_after = one_update(monkeypatch, advantage=1.0)
+    assert ratio[gain > 0].mean() > 1 > ratio[gain < 0].mean()
+    assert error_after < 0.98 * error_before
+
+
+def test_an_update_is_clipped_and_its_rate_falls(monkeypatch):
+    monkeypatch.setattr(ppo, "LEARNING_RATE", 3e-3)
+    monkeypatch.setattr(ppo, "BATCH", 64)
+    far, *_ = one_update(monkeypatch, advantage=1.0, clip=1e9)
+    near, *_ = one_update(monkeypatch, advantage=1.0, clip=0.05)
+    slow, *_ = one_update(monkeypatch, advantage=1.0, clip=1e9, left=0.1)
+    assert near.log().abs().mean() < 0.7 * far.log().abs().mean()
+    assert slow.log().abs().mean() < 0.7 * far.log().abs().mean()
+
+
+def test_a_rule_is_the_networks():
     network = Network(
         layers=[
             Layer(weights=[[1.0, 0.0], [0.0, 2.0]], bias=[0.5, 0.0]),
@@ -118,16 +208,18 @@ def test_an_answer_is_the_networks():
         score=0.0,
         command="",
         steps=0,
+        minutes=0.0,
     )
-    expected = 3 * np.tanh(1.0 + 0.5) - np.tanh(20.0) + 0.25
-    assert np.allclose(answer(network)(np.array([3.0, 5.0])), [expected])
+    expected = 3 * np.tanh(1.0 + 0.5) - np.tanh(20.0) + 0.25  # the second observation is clipped
+    assert np.allclose(network.rule()(np.array([3.0, 5.0])), [expected])
 
 
 def test_the_shipped_policies_say_where_they_come_from():
     assert set(policies()) <= set(ppo.NAMES)
     for name, policy in policies().items():
-        assert policy.command.startswith(f"python -m gato_lite.envs.ppo {name} --minutes ")
+        assert policy.command.startswith(f"python -m gato_lite.envs.ppo {name} --steps ")
         assert np.shape(policy.layers[0].weights)[1] == len(policy.mean) == len(policy.std)
+        assert 0 < policy.minutes <= 20
 
 
 def test_a_policy_that_is_not_there():
@@ -135,13 +227,13 @@ def test_a_policy_that_is_not_there():
         network_policy("Snake")(Follow())
 
 
-def test_the_command_keeps_the_other_policies(tmp_path, monkeypatch, capsys, short):
+def test_the_command_keeps_the_other_policies(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gym, "make", lambda _name, **_options: Follow())
     out = tmp_path / "ppo.json"
     for name in ("Walker2d", "Ant"):
-        monkeypatch.setattr(sys, "argv", ["ppo", name, "--minutes", "0", "--out", str(out)])
+        monkeypatch.setattr(sys, "argv", ["ppo", name, "--steps", "1", "--out", str(out)])
         ppo.main()
     stored = msgspec.json.decode(out.read_bytes())
     assert list(stored) == ["Walker2d", "Ant"]
-    assert stored["Ant"]["command"] == "python -m gato_lite.envs.ppo Ant --minutes 0 --seed 0"
+    assert stored["Ant"]["command"] == "python -m gato_lite.envs.ppo Ant --steps 1 --seed 0"
     assert "Ant: " in capsys.readouterr().out

@@ -103,7 +103,7 @@ def test_another_recording_is_not_overwritten_unasked(tmp_path):
     for changed in ({"episodes": 30}, {"episodes": 20, "seed": 1}):
         with pytest.raises(
             FileExistsError,
-            match=r"already holds another dataset, 20 episodes of sokoban/Sokoban7x7 from seed 0 \(.*gymnasium \d",
+            match=r"already holds a dataset, 20 episodes of sokoban/Sokoban7x7 from seed 0 \(.*gymnasium \d",
         ):
             record_task(SOKOBAN, out=tmp_path, **changed)
     assert record_task(SOKOBAN, 30, tmp_path, overwrite=True).info.n_rows == 30

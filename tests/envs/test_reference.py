@@ -57,6 +57,12 @@ def test_random_actions_are_spared_what_nobody_sees():
     assert env.reset(seed=1)[0] == env.step(0)[0] == 0
     assert env.observation_space.contains(0)
 
+    class Generous(Dear):
+        def step(self, action):
+            return 0, 7.0, True, False, {}
+
+    assert Unseen(Generous(walk.make())).step(0)[1] == 7.0
+
 
 def test_an_expert_no_better_than_random_is_refused(tmp_path):
     task = TASKS["toy/FrozenLakeNotSlippery"]

@@ -107,6 +107,11 @@ def test_a_stream_is_sorted_by_length_and_keeps_its_documents_whole() -> None:
     assert stream.target.sum() == 18 - 4
 
 
+def test_sources_that_are_not_one_for_each_document() -> None:
+    with pytest.raises(ValueError, match="expected a source for each of 2 documents, got 3"):
+        lay_out([document(5), document(2)], [0, 1, 2])
+
+
 def test_an_empty_stream() -> None:
     stream = lay_out([])
     assert stream.offsets.tolist() == [0]

@@ -149,3 +149,13 @@ def test_sources_without_weights() -> None:
         mixture([], [])
     with pytest.raises(ValueError, match="expected a weight for each source, got 1 sources, 2 weights"):
         mixture([Fixed("a", 5)], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("n_wrong", [-1, 1])
+def test_a_source_that_draws_another_number_is_named(n_wrong: int) -> None:
+    class Wrong(Fixed):
+        def draw(self, generator: np.random.Generator, context_length: int, n: int) -> list[Document]:
+            return super().draw(generator, context_length, n + n_wrong if n < 100 else n)
+
+    with pytest.raises(ValueError, match=r"source 'odd': expected to draw \d+ documents, got \d+"):
+        mixture([Wrong("odd", 8)], [1.0]).stream(0)

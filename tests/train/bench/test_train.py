@@ -170,7 +170,7 @@ def test_workloads_are_measured(
 
 @pytest.mark.parametrize("n_kv_head", [None, 1])
 def test_activations_on_paper_are_those_that_are_kept(n_kv_head: int | None) -> None:
-    gato = Gato(replace(TINY, d_model=64, n_layer=3, n_kv_head=n_kv_head))
+    gato = Gato(replace(TINY, d_model=64, d_ff=256, n_layer=3, n_kv_head=n_kv_head))
     stream = stream_of(*[64] * 8)
     own = {weight.untyped_storage().data_ptr() for weight in gato.parameters()}
     kept: dict[int, int] = {}
