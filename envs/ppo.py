@@ -269,7 +269,7 @@ def _layers(n_in: int, n_out: int, scale: float, generator: Generator) -> nn.Seq
     sizes, gains = (n_in, WIDTH, WIDTH, n_out), (2**0.5, 2**0.5, scale)
     parts: list[nn.Module] = []
     for size, following, gain in zip(sizes, sizes[1:], gains, strict=False):
-        linear = nn.utils.skip_init(nn.Linear, size, following)  # else torch draws from numbers that all share
+        linear = nn.utils.skip_init(nn.Linear, size, following)  # type: ignore[no-untyped-call]  # draws nothing
         nn.init.orthogonal_(linear.weight, gain, generator)
         nn.init.zeros_(linear.bias)
         parts += [linear, nn.Tanh()]
