@@ -1,5 +1,6 @@
 """Gymnasium's MuJoCo tasks: balancing by linear-quadratic regulation, reaching by inverse kinematics, and moving along
-by linear policies that a random search has found (`ars.py`, weights in `ars.json`).
+by linear policies that a random search has found (`ars.py`, weights in `ars.json`), or, where it found none, by small
+networks (`ppo.py`, weights in `ppo.json`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from gato_lite.config import TokenSpec
 from gato_lite.envs.ars import linear_policy
 from gato_lite.envs.classic import gymnasium_task
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
+from gato_lite.envs.ppo import network_policy
 from gato_lite.envs.task import Task
 
 ARM: Final = (0.1, 0.11)
@@ -111,5 +113,7 @@ TASKS: Final = (
     _task("Swimmer", linear_policy("Swimmer"), "Swim ahead."),
     _task("HalfCheetah", linear_policy("HalfCheetah"), "Run ahead on two legs."),
     _task("Hopper", linear_policy("Hopper"), "Hop ahead on one leg."),
+    _task("Walker2d", network_policy("Walker2d"), "Walk ahead on two legs."),
+    _task("Ant", network_policy("Ant"), "Walk ahead on four legs."),
     _task("Pusher", linear_policy("Pusher"), "Push the cylinder onto the target."),
 )

@@ -17,8 +17,9 @@ import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Final, SupportsFloat
+from typing import Any, Final, NamedTuple, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -38,6 +39,18 @@ EPISODES: Final = 200
 LEAST: Final = 100
 """Fewest episodes of a scale; a lower end alone, which normalises nothing, may be the mean of two."""
 _COMMAND: Final = "python -m gato_lite.envs.reference"
+
+
+class RefusedError(ValueError):
+    """A task's expert does not beat random actions, so its scores are no scale."""
+
+
+class Problem(NamedTuple):
+    """Why a task has no scale."""
+
+    message: str
+    is_refusal: bool = False
+    """Whether it was measured and found to be none."""
 
 
 class Unseen(gym.Wrapper[Any, Any, Any, Any]):  # Any: the environment's own observations and actions
@@ -62,7 +75,8 @@ def measure(task: Task, episodes: int = EPISODES) -> Measured:
     """Scores of random actions, and of the task's expert over the same seeds if it has one.
 
     Raises:
-        ValueError: the expert does not beat random actions, or fails in a task whose score is a return.
+        RefusedError: the expert does not beat random actions.
+        ExpertFailedError: it fails in a task whose score is a return.
     """
     env = task.make()
     try:
@@ -74,7 +88,7 @@ def measure(task: Task, episodes: int = EPISODES) -> Measured:
     if expert is not None:
         margin = 1.96 * float(np.sqrt((random.std**2 + expert.std**2) / episodes))
         if expert.mean - margin <= random.mean:
-            raise ValueError(
+            raise RefusedError(
                 f"{task.name}: expected an expert better than random actions ({random.mean:g}) by more than {margin:g},"
                 f" half the 95 % interval of the difference; got {expert.mean:g}"
             )
@@ -91,7 +105,7 @@ def _score(task: Task, env: AnyEnv, policy: Expert, episodes: int) -> Score:
             played = play_episode(task, env, policy, builder, seed)
         except ExpertFailedError as error:
             if task.metric == "return":
-                raise ValueError(f"{task.name}, seed {seed}: expected a whole episode: {error}") from error
+                raise ExpertFailedError(f"seed {seed}: {error}") from error
             played = None  # the steps it made count as a failure
         returns.append(0.0 if played is None else float(played.rewards.sum()))
         lengths.append(builder.n_timesteps)
@@ -121,9 +135,10 @@ def measure_all(
     problems: list[str] = []
     for task, found in _measured(tasks, episodes, workers):
         file = task.scores_file if path is None else path
-        if isinstance(found, str):
-            problems.append(found)
-            _write(file, task.name, None)
+        if isinstance(found, Problem):
+            problems.append(found.message)
+            if found.is_refusal:  # else an older scale is as good as it was
+                _write(file, task.name, None)
             continue
         _write(file, task.name, found)
         ends = (("random", found.random), ("expert", found.expert))
@@ -132,7 +147,7 @@ def measure_all(
     return problems
 
 
-def _measured(tasks: Sequence[Task], episodes: int, workers: int) -> Iterator[tuple[Task, Measured | str]]:
+def _measured(tasks: Sequence[Task], episodes: int, workers: int) -> Iterator[tuple[Task, Measured | Problem]]:
     """Each task with its scores, or with why it has none, in the order in which they are done."""
     if workers == 1:
         for task in tasks:
@@ -141,20 +156,24 @@ def _measured(tasks: Sequence[Task], episodes: int, workers: int) -> Iterator[tu
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(_measure_by_name, task.name, episodes): task for task in tasks}
         for done in as_completed(waiting):
-            yield waiting[done], done.result()
+            try:
+                yield waiting[done], done.result()
+            except BrokenProcessPool:
+                name = waiting[done].name
+                yield waiting[done], Problem(f"{name}: expected whole episodes, but a process of the environments died")
 
 
-def _measure_by_name(name: str, episodes: int) -> Measured | str:
+def _measure_by_name(name: str, episodes: int) -> Measured | Problem:
     return _measure_or_say(all_tasks()[name], episodes)
 
 
-def _measure_or_say(task: Task, episodes: int) -> Measured | str:
+def _measure_or_say(task: Task, episodes: int) -> Measured | Problem:
     try:
         return measure(task, episodes)
-    except ValueError as error:
-        return str(error)
+    except RefusedError as error:
+        return Problem(str(error), is_refusal=True)
     except Exception as error:  # noqa: BLE001 - environments fail in every way; the other tasks are still measured
-        return f"{task.name}: expected whole episodes, found {type(error).__name__}: {error}"
+        return Problem(f"{task.name}: expected whole episodes, found {type(error).__name__}: {error}")
 
 
 def _write(path: Path, name: str, found: Measured | None) -> None:

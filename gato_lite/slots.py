@@ -177,12 +177,16 @@ class Speaker:
         return language
 
     def prefix(self, language: Language, prompt: Sequence[Demonstration], room: int) -> Tokens:
-        """Instruction, then as much of the demonstrations' end as fits with it into `room` tokens."""
+        """Instruction, then as much of the demonstrations' end as fits with it into `room` tokens.
+
+        Of each no more timesteps than a window of the task shows, as in training (`TokenSpec.history`).
+        """
         vocabulary = self._gato.vocabulary
         instruction = plain(vocabulary.text.encode(language.instruction or ""))
         budget = room - len(instruction)
         windows: list[list[Tokens]] = []
-        for episode in filter(len, reversed(prompt)):
+        for whole in filter(len, reversed(prompt)):
+            episode = whole if language.spec.history is None else whole[-language.spec.history :]
             timesteps = language.timesteps([seen for seen, _ in episode])
             for step, (_, action) in zip(timesteps, episode, strict=True):
                 step.action = language.action.encode(action).ids.tolist()

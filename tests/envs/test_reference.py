@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 
 from gato_lite.envs import reference
-from gato_lite.envs.catalogue import TASKS, Task
+from gato_lite.envs.catalogue import TASKS, Task, all_tasks
 from gato_lite.envs.experts import ExpertFailedError, Rule
 from gato_lite.envs.format import Score
 from gato_lite.envs.reference import Unseen, measure, measure_all
@@ -86,7 +86,7 @@ def test_an_expert_that_fails_is_no_success_and_no_return():
         raise ExpertFailedError("lost")
 
     walking, lake = TASKS["toy/CliffWalking"], TASKS["toy/FrozenLakeNotSlippery"]
-    with pytest.raises(ValueError, match=r"toy/Lost, seed 900000000: expected a whole episode: lost"):
+    with pytest.raises(ExpertFailedError, match=r"seed 900000000: lost"):
         measure(Task(name="toy/Lost", make_env=walking.make_env, expert=lambda _: Rule(lose)), episodes=2)
     with pytest.raises(ValueError, match=r"better than random actions .* got 0$"):
         measure(
@@ -126,6 +126,36 @@ def test_an_environment_that_breaks_leaves_the_other_tasks_their_scales(tmp_path
     (problem,) = measure_all(tasks, episodes=5, path=tmp_path / "scores.json")
     assert problem == "toy/Broken: expected whole episodes, found RuntimeError: physics diverged"
     assert list(references(tmp_path / "scores.json")) == ["toy/CliffWalking"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_scale_outlives_a_measurement_that_fails(tmp_path, workers, monkeypatch):
+    own = tmp_path / "own.py"
+    own.write_text("""
+import os
+import gymnasium as gym, gato_lite
+from gato_lite.envs.experts import Rule
+
+def make(evaluation, render_mode):
+    if os.environ.get("BROKEN") == "raises":
+        raise RuntimeError("no physics today")
+    if os.environ.get("BROKEN") == "dies":
+        os._exit(3)
+    return gym.make("CliffWalking-v1", max_episode_steps=20)
+
+steady = gato_lite.Task(name="mine/Steady", make_env=make, expert=lambda env: Rule(lambda _: 0))
+""")
+    monkeypatch.setenv("GATO_LITE_TASKS", str(own))
+    task = all_tasks()["mine/Steady"]
+    assert measure_all([task], episodes=100, workers=workers) == []
+    before = references(task.scores_file)
+    for broken, words in (("raises", "no physics today"), ("dies", "a process of the environments died")):
+        if broken == "dies" and workers == 1:
+            continue  # it is this process that would
+        monkeypatch.setenv("BROKEN", broken)
+        (problem,) = measure_all([task], episodes=100, workers=workers)
+        assert words in problem
+        assert references(task.scores_file) == before
 
 
 def test_any_gymnasium_environment_has_no_scores_of_ours(monkeypatch, capsys):

@@ -447,6 +447,15 @@ def test_of_a_prompt_the_end_is_kept(make: Callable[..., Gato]) -> None:
         Policy(gato, spaces.Discrete(4), spaces.Discrete(2), prompt=[[(1, 7)]])
 
 
+def test_of_a_prompt_as_much_is_kept_as_a_window_shows(make: Callable[..., Gato]) -> None:
+    gato = make(context_length=40)
+    vocabulary = gato.vocabulary
+    episodes = [[(step % 4, step % 2) for step in range(n)] for n in (9, 1, 6)]
+    policy = Policy(gato, spaces.Discrete(4), spaces.Discrete(2), prompt=episodes, spec=TokenSpec(history=2))
+    kept = [timestep for episode in episodes for timestep in episode[-2:]]
+    assert policy.window().ids.tolist() == [vocabulary.discrete_ids[value] for timestep in kept for value in timestep]
+
+
 def test_a_timestep_longer_than_the_context(make: Callable[..., Gato]) -> None:
     space = spaces.MultiDiscrete([4] * 30)
     policy = Policy(make(context_length=20), space, spaces.Discrete(2), instruction="go")
