@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,8 @@ from gato_lite.run import load, read_run_config
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.asking import Asked
 from gato_lite.train.datasets import open_data
-from gato_lite.train.report_scores import by_suite
+from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
+from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
 from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 
@@ -238,6 +240,9 @@ def _scores(facts: Facts) -> str:
     parts = ["## What it reaches"]
     if scores.tasks:
         parts += [_how_measured(facts, scores), _suite_table(scores)]
+    if scored_tasks(scores):
+        parts.append(f"![Share of tasks above each percentage of the expert's score]({facts.name}.svg)")
+        parts.append(_published(scores))
     if scores.documents:
         rows = [
             (f"`{name}`", found.metric, _with_interval(found.mean, found.low, found.high), f"{found.n:,}", beside)
@@ -246,7 +251,23 @@ def _scores(facts: Facts) -> str:
         ]
         parts.append("Held-out pictures and texts, beside what needs no understanding:")
         parts.append(_table(("documents", "metric", "score (95 %)", "n", "beside"), rows))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _published(scores: Scores) -> str:
+    """Beside JAT, on the tasks that both were scored on; empty where there are none."""
+    rows, told = [], []
+    for suite, published in PUBLISHED.items():
+        if names := shared_tasks(suite, published, scores):
+            ours = mean(scores.tasks[name].normalised or 0.0 for name in names)
+            jat = mean(published.jat[plain_name(name)] for name in names)
+            rows.append((suite, f"{len(names)}", number(ours), number(jat)))
+            told.append(f"{suite}: {published.differs}.")
+    if not rows:
+        return ""
+    table = _table(("suite", "tasks that both were scored on", "this model", "JAT, 193 million parameters"), rows)
+    about = f"Means of normalised scores; {JAT_SOURCE}. What differs, in {' '.join(told)}"
+    return f"{table}\n\n{about} JAT's levels and seeds are its own."
 
 
 def _how_measured(facts: Facts, scores: Scores) -> str:

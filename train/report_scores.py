@@ -157,21 +157,34 @@ def _with_interval(score: SuiteScore, kind: str) -> str:
 # -- the threshold curve
 
 
+def scored_tasks(scores: Scores) -> list[str]:
+    """Tasks with a normalised score of known episodes."""
+    return [name for name, score in scores.tasks.items() if score.normalised is not None and scores.values.get(name)]
+
+
+def shares_above(normalised: Sequence[float | None]) -> list[float]:
+    """Share of these scores at or above each of `THRESHOLDS` (Reed et al. 2022, figure 5)."""
+    points = np.array(normalised, np.float64)
+    return [float(share_above(threshold)(points)) for threshold in THRESHOLDS]
+
+
+def interval_above(names: Sequence[str], scores: Scores) -> list[tuple[float, float]]:
+    """95 % interval of the share of tasks at or above each of `THRESHOLDS`."""
+    draws = resampled_scores(names, scores.tasks, scores.values)  # (B, M)
+    return [interval(share_above(threshold)(draws)) for threshold in THRESHOLDS]
+
+
 def _thresholds(scores: Scores) -> str:
-    """The share of tasks that reach each share of the expert's score (Reed et al. 2022, figure 5)."""
-    scored = [name for name, score in scores.tasks.items() if score.normalised is not None and scores.values.get(name)]
+    scored = scored_tasks(scores)
     if not scored:
         return ""
-    draws = resampled_scores(scored, scores.tasks, scores.values)  # (B, M)
-    points = np.array([scores.tasks[name].normalised for name in scored], np.float64)
-    line = [float(share_above(threshold)(points)) for threshold in THRESHOLDS]
-    band = [interval(share_above(threshold)(draws)) for threshold in THRESHOLDS]
-    figures = [_figure("All tasks", f"{len(scored)}", _curve(line, band, len(scored)))]
+    line = shares_above([scores.tasks[name].normalised for name in scored])
+    figures = [_figure("All tasks", f"{len(scored)}", _curve(line, interval_above(scored, scores), len(scored)))]
     suites = by_suite(scored)
-    small = []
-    for suite, names in suites.items() if len(suites) > 1 else ():
-        own = np.array([scores.tasks[name].normalised for name in names], np.float64)
-        small.append(_small_curve(suite, [float(share_above(t)(own)) for t in THRESHOLDS], len(names)))
+    small = [
+        _small_curve(suite, shares_above([scores.tasks[name].normalised for name in names]), len(names))
+        for suite, names in (suites.items() if len(suites) > 1 else ())
+    ]
     about = (
         "The share of tasks that reach each percentage of the expert's score; the shade is the 95 % interval. "
         "GATO's figure 5 is this curve: 450 of its 604 tasks reached 50 %."
@@ -291,15 +304,19 @@ def published_section(scores: Scores) -> str:
     """JAT and GATO on the suites that were evaluated, task for task, with what differs."""
     parts = []
     for suite, published in PUBLISHED.items():
-        names = [
-            name
-            for name, score in scores.tasks.items()
-            if suite_of(name) == suite and score.normalised is not None and plain_name(name) in published.jat
-        ]
-        if names:
+        if names := shared_tasks(suite, published, scores):
             parts.append(_beside(suite, published, names, scores))
     sources = f"{JAT_SOURCE}; {GATO_SOURCE}."
     return f'{"".join(parts)}<p class="told">Sources: {escape(sources)}</p>' if parts else ""
+
+
+def shared_tasks(suite: str, published: Published, scores: Scores) -> list[str]:
+    """Tasks of a suite that both were scored on."""
+    return [
+        name
+        for name, score in scores.tasks.items()
+        if suite_of(name) == suite and score.normalised is not None and plain_name(name) in published.jat
+    ]
 
 
 def _beside(suite: str, published: Published, names: Sequence[str], scores: Scores) -> str:

@@ -1,5 +1,7 @@
 """Publishes a run: what acting takes of it goes to `gato_lite/data/runs/NAME`, its model card to `docs/NAME.md`.
 
+The card's figure lies beside it.
+
     gato-lite eval RUN --json eval.json
     python -m gato_lite.train.ship_run RUN --name generalist --scores eval.json
 
@@ -28,10 +30,12 @@ from gato_lite.envs.recording import folder_name
 from gato_lite.names import unknown_name
 from gato_lite.run import CONFIG_FILE, load, read_run_config, run_folder, write_run
 from gato_lite.shelf import GENERALIST, RUNS
+from gato_lite.train.card_figure import draw
 from gato_lite.train.model_card import collect_facts, model_card
 from gato_lite.train.plans import PLANS, find_plan
 from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
+from gato_lite.train.report_scores import scored_tasks
 from gato_lite.train.scores import read_scores
 
 MOST_BYTES: Final = 40_000_000
@@ -158,6 +162,8 @@ def main(argv: list[str] | None = None) -> None:
         published = publish(arguments.run, arguments.name, arguments.out)
         card.parent.mkdir(parents=True, exist_ok=True)
         card.write_text(model_card(facts, published), "utf-8")
+        if facts.scores is not None and scored_tasks(facts.scores):
+            draw(facts.scores, card.with_name(f"{arguments.name}.svg"))
     except (ValueError, OSError) as error:
         sys.exit(f"ship_run: error: {error}")
     n_bytes = sum(file.stat().st_size for file in published.rglob("*") if file.is_file())

@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from gato_lite.envs.catalogue import suite_of
+from gato_lite.train.card_figure import draw, main
+from gato_lite.train.model_card import _published
 from gato_lite.train.report_scores import (
     FOLDED,
     comparison_section,
@@ -185,3 +187,30 @@ def test_tables_of_nothing_known_can_be_shown() -> None:
     out = shown(Scores(tasks={"toy/Taxi": bare}, suites={}), 80, fold=True)
     assert "Taxi" in out
     assert "2 failed" in out
+
+
+def test_a_cards_figure(tmp_path):
+    found = scores({"babyai/GoToObj": 1.0, "babyai/PutNextLocal": 0.5, "toy/Taxi": 0.75})
+    (tmp_path / "eval.json").write_bytes(msgspec.json.encode(found))
+    main(str(tmp_path / "eval.json"), str(tmp_path / "one.svg"))
+    draw(found, tmp_path / "two.svg")
+    drawn = (tmp_path / "one.svg").read_bytes()
+    assert drawn == (tmp_path / "two.svg").read_bytes()
+    legends = drawn.decode()
+    for words in (
+        "all tasks, 3",
+        "the 2 tasks that both were scored on",
+        "the same, JAT (193 M)",
+        "babyai, 2",
+        "toy, 1",
+    ):
+        assert f"<!-- {words} -->" in legends
+    with pytest.raises(ValueError, match="expected scores with a normalised task"):
+        draw(Scores(tasks={}, suites={}), tmp_path / "three.svg")
+
+
+def test_a_card_names_what_jat_reached_on_the_same_tasks():
+    told = _published(scores({"babyai/GoToObj": 1.0, "babyai/PutNextLocal": 0.5, "toy/Taxi": 0.75}))
+    assert "| babyai | 2 | 0.75 | 0.87 |" in told  # JAT: 1.01 and 0.73
+    assert "What differs, in babyai: JAT scores the reward" in told
+    assert _published(scores({"toy/Taxi": 0.75})) == ""

@@ -97,6 +97,8 @@ def test_one_command_publishes_and_writes_the_card(
     weights = (run / "checkpoints" / "step_2" / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in card.read_text("utf-8")
     assert f"`{COMMAND}`, on a PC: 2 steps" in card.read_text("utf-8")
+    assert "](generalist.svg)" in card.read_text("utf-8")
+    assert card.with_name("generalist.svg").read_text("utf-8").count("<!-- all tasks, 1 -->") == 1
     loaded, trained = gato_lite.load("generalist").state_dict(), gato_lite.load("runs/first").state_dict()
     assert all(torch.equal(loaded[name], trained[name]) for name in trained)
     with pytest.raises(SystemExit, match="generalist' is published already; give the run that it was made of"):
