@@ -263,3 +263,10 @@ def test_seeds_of_recordings_stay_below_all_others():
 def test_counts_are_checked(tmp_path):
     with pytest.raises(ValueError, match="workers must be at least 1 or None, got workers=0"):
         record_task(SOKOBAN, 5, tmp_path, workers=0)
+
+
+def test_a_timestep_takes_few_bytes(tmp_path):
+    pytest.importorskip("minigrid")
+    dataset = record_task("babyai/GoToLocal", 300, tmp_path)
+    n_bytes = sum(file.stat().st_size for file in tmp_path.glob("part-*.parquet"))
+    assert n_bytes <= 70 * dataset.info.n_timesteps
