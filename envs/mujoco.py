@@ -1,6 +1,6 @@
 """Gymnasium's MuJoCo tasks: balancing by linear-quadratic regulation, reaching by inverse kinematics, and moving along
 by linear policies that a random search has found (`ars.py`, weights in `ars.json`), or, where it found none, by small
-networks (`ppo.py`, weights in `ppo.json`).
+networks (`train/ppo.py`, weights in `ppo.json`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gato_lite.config import TokenSpec
 from gato_lite.envs.ars import linear_policy
 from gato_lite.envs.classic import gymnasium_task
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
-from gato_lite.envs.ppo import network_policy
+from gato_lite.envs.networks import network_policy
 from gato_lite.envs.task import Task
 
 ARM: Final = (0.1, 0.11)

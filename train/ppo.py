@@ -1,7 +1,7 @@
 """Small networks for MuJoCo's walkers that no linear policy is found for, learnt by proximal policy optimisation: the
-experts whose weights are in `ppo.json`.
+experts whose weights are in `envs/ppo.json`.
 
-    python -m gato_lite.envs.ppo Walker2d --steps 4000000
+    python -m gato_lite.train.ppo Walker2d --steps 4000000
 
 learns from so many steps on one thread, from a seed, and keeps the best policy that it met: the one with the highest
 mean return over a few episodes without noise.
@@ -13,25 +13,23 @@ rewards as shares of the return's deviation: Engstrom et al. 2020, "Implementati
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Generator, Tensor, nn
 
-from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
-from gato_lite.envs.policies import Array, Moments, expert_of, keep_policy, read_policies
+from gato_lite.envs.experts import AnyEnv, Clipped, Rule
+from gato_lite.envs.networks import BOUND, WEIGHTS_FILE, Layer, Network
+from gato_lite.envs.policies import Array, Moments, keep_policy
 
-if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
-
-WEIGHTS_FILE: Final = Path(__file__).parent / "ppo.json"
-"""The networks, by the name of their environment."""
 NAMES: Final = ("Ant", "Walker2d")
 """The environments that one was looked for in."""
 N_ENV: Final = 8
@@ -51,60 +49,9 @@ TRACE: Final = 0.95
 """λ of generalised advantage estimation (Schulman et al. 2016)."""
 CLIP: Final = 0.2
 """How far a minibatch may move an action's probability ratio."""
-BOUND: Final = 10.0
-"""Largest normalised observation and reward."""
-_COMMAND: Final = "python -m gato_lite.envs.ppo"
-
-
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One affine map; a hyperbolic tangent follows all but the last."""
-
-    weights: list[list[float]]
-    """(outputs, inputs)."""
-    bias: list[float]
-
-
-class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy: the action is the network's answer to the normalised observation."""
-
-    layers: list[Layer]
-    mean: list[float]
-    """Of each observation, over what was played."""
-    std: list[float]
-    """Standard deviation of each."""
-    score: float
-    """Mean return over the episodes that it was chosen by."""
-    command: str
-    """What found it."""
-    steps: int
-    """Of the environments, until it was found."""
-    minutes: float
-    """CPU minutes of the whole search."""
-
-    def rule(self) -> Callable[[Array], Array]:
-        """The action for an observation, in any range."""
-        mean, std = np.array(self.mean), np.array(self.std)
-        layers = [(np.array(layer.weights), np.array(layer.bias)) for layer in self.layers]
-
-        def act(observation: Array) -> Array:
-            hidden = np.clip((observation - mean) / std, -BOUND, BOUND)
-            for weights, bias in layers[:-1]:
-                hidden = np.tanh(weights @ hidden + bias)
-            weights, bias = layers[-1]
-            return np.asarray(weights @ hidden + bias)
-
-        return act
-
-
-def network_policy(name: str) -> Callable[[AnyEnv], Expert]:
-    """A maker of the expert whose weights `ppo.json` has for an environment."""
-    return expert_of(name, policies)
-
-
-@functools.cache
-def policies(path: Path = WEIGHTS_FILE) -> dict[str, Network]:
-    """All policies found, by the name of their environment."""
-    return read_policies(path, Network)
+LARGEST_REWARD: Final = 10.0
+"""In deviations of the return."""
+_COMMAND: Final = "python -m gato_lite.train.ppo"
 
 
 class Played(NamedTuple):
@@ -173,7 +120,7 @@ class Players:
         self.returns = self.returns * DISCOUNT + rewards
         self.returned.add(self.returns[:, None])
         self.returns[ended] = 0
-        return np.clip(rewards / self.returned.std, -BOUND, BOUND)
+        return np.clip(rewards / self.returned.std, -LARGEST_REWARD, LARGEST_REWARD)
 
 
 def advantages(played: Played, values: Array) -> Array:
@@ -196,10 +143,7 @@ class Learner:
     """Actor, critic, and the steps of gradient descent on them."""
 
     def __init__(self, n_observation: int, n_action: int, seed: int) -> None:
-        import torch
-        from torch import nn
-
-        weights = torch.Generator().manual_seed(seed)
+        weights = Generator().manual_seed(seed)
         self.actor = _layers(n_observation, n_action, 0.01, weights)
         self.critic = _layers(n_observation, 1, 1.0, weights)
         self.log_std = nn.Parameter(torch.zeros(n_action))
@@ -218,9 +162,6 @@ class Learner:
 
     def learn(self, played: Played, left: float, generator: np.random.Generator) -> None:
         """A few epochs on what was played, with `left` of the time still to come."""
-        import torch
-        from torch.nn import functional as F  # noqa: N812 - the field's name for it
-
         values = self.value(played.observations)
         advantage = advantages(played, values)
         target = advantage + values[:-1]
@@ -256,16 +197,12 @@ class Learner:
         return -(0.5 * distance.square() + self.log_std).sum(-1)
 
     def _numbers(self, network: nn.Sequential, observations: Array) -> Array:
-        import torch
-
         with torch.no_grad():
             return np.asarray(network(torch.as_tensor(observations, dtype=torch.float32)), np.float64)
 
 
 def _layers(n_in: int, n_out: int, scale: float, generator: Generator) -> nn.Sequential:
     """Two hidden layers; the last begins with weights of length `scale`."""
-    from torch import nn
-
     sizes, gains = (n_in, WIDTH, WIDTH, n_out), (2**0.5, 2**0.5, scale)
     parts: list[nn.Module] = []
     for size, following, gain in zip(sizes, sizes[1:], gains, strict=False):
@@ -341,7 +278,6 @@ def _return(env: AnyEnv, network: Network, seed: int) -> float:
 def main() -> None:
     """Run from the command line."""
     import gymnasium as gym
-    import torch
 
     parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))

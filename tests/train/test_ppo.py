@@ -10,8 +10,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from gato_lite.envs import ppo
-from gato_lite.envs.ppo import Layer, Learner, Network, Played, Players, advantages, learn, network_policy, policies
+from gato_lite.envs.networks import Layer, Network, network_policy, policies
+from gato_lite.train import ppo
+from gato_lite.train.ppo import Learner, Played, Players, advantages, learn
 
 N_STEP = 32
 
@@ -217,7 +218,7 @@ def test_a_rule_is_the_networks():
 def test_the_shipped_policies_say_where_they_come_from():
     assert set(policies()) <= set(ppo.NAMES)
     for name, policy in policies().items():
-        assert policy.command.startswith(f"python -m gato_lite.envs.ppo {name} --steps ")
+        assert policy.command.startswith(f"python -m gato_lite.train.ppo {name} --steps ")
         assert np.shape(policy.layers[0].weights)[1] == len(policy.mean) == len(policy.std)
         assert 0 < policy.minutes <= 20
 
@@ -235,5 +236,5 @@ def test_the_command_keeps_the_other_policies(tmp_path, monkeypatch, capsys):
         ppo.main()
     stored = msgspec.json.decode(out.read_bytes())
     assert list(stored) == ["Walker2d", "Ant"]
-    assert stored["Ant"]["command"] == "python -m gato_lite.envs.ppo Ant --steps 1 --seed 0"
+    assert stored["Ant"]["command"] == "python -m gato_lite.train.ppo Ant --steps 1 --seed 0"
     assert "Ant: " in capsys.readouterr().out
