@@ -100,6 +100,13 @@ def test_every_package_is_listed_once() -> None:
     assert sorted(setuptools["packages"]) == sorted(on_disk)
 
 
+def test_what_scores_and_formats_hold_for_is_pinned() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    pinned = ("babyai", "control", "robotics", "atari", "deepmind", "minari")
+    loose = [needed for extra in pinned for needed in extras[extra] if "==" not in needed]
+    assert loose == []
+
+
 def test_tests_mirror_the_folders() -> None:
     for folder in ("gato_lite", *FOLDERS):
         known = {path.stem for path in sources(folder)}

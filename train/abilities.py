@@ -3,7 +3,8 @@
 Answers are generated greedily, or by a beam search, after exactly what the documents show and say. Each ability has its
 standard metric:
 
-- caption, class, question, dialogue  exact match, apart from case and spaces at the ends
+- caption, class, question, dialogue  exact match, apart from case and spaces at the ends; for dialogue it is recall
+                                      where every reply was learnt, as an answer to other words
 - translation                          chrF, and BLEU beside it (sacrebleu)
 - text                                 bits per byte
 """
@@ -19,8 +20,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from gato_lite.envs.dataset import Dataset, Document
+from gato_lite.envs.dataset import Dataset, DatasetError, Document
 from gato_lite.envs.format import Ability
+from gato_lite.envs.recording import folder_name
 from gato_lite.exchange import Exchange
 from gato_lite.generate import generate
 from gato_lite.model import Gato
@@ -33,6 +35,7 @@ from gato_lite.train.baselines import (
     nearest_neighbour_captions,
     style_of,
 )
+from gato_lite.train.console import print_note
 from gato_lite.train.document_scores import Answer, DocumentScore
 from gato_lite.train.language import bits_per_byte
 from gato_lite.train.ngram import bits_per_byte_ngram
@@ -69,29 +72,56 @@ def score_name(dataset: Dataset) -> str:
     return f"{'vision' if seen else 'text'}/{dataset.info.task}"
 
 
-def documents_of_run(run: Path, patterns: Sequence[str] = ()) -> dict[str, Dataset]:
+def documents_of_run(run: Path, patterns: Sequence[str] = (), *, beside: bool = False) -> dict[str, Dataset]:
     """The datasets of documents that a run was trained on and that hold something out, by `score_name`.
 
+    Datasets that cannot be read and patterns that match nothing are noted on standard error.
+
     Args:
-        run: its folder; datasets that are not where they were are left out.
+        run: its folder.
         patterns: names such as "vision/*"; none means all.
+        beside: whether there is something else to score, so that it is no error if nothing is found.
 
     Raises:
-        ValueError: a pattern matches none of them.
+        FileNotFoundError: nothing is found, and there are datasets that cannot be read.
+        ValueError: all that the run has can be read, and no pattern matches.
     """
+    found, lost = _found_and_lost(run)
+    matches = {pattern: fnmatch.filter(found, pattern) for pattern in patterns or ("*",)}
+    chosen = {name for names in matches.values() for name in names}
+    problems: list[Exception] = []
+    if lost:
+        told = f"data that the run was trained on cannot be read: {', '.join(lost)}"
+        fix = "run this in the folder in which the run was trained, or fetch or import the data to there again"
+        problems.append(FileNotFoundError(f"{told}; {fix}"))
+    problems += [
+        ValueError(unknown_name("dataset of documents that the run has", pattern, found))
+        for pattern in patterns
+        if not matches[pattern]
+    ]
+    if problems and not chosen and not beside:
+        raise problems[0]
+    for problem in problems:
+        print_note(f"gato-lite: {problem}")
+    return {name: dataset for name, dataset in found.items() if name in chosen}
+
+
+def _found_and_lost(run: Path) -> tuple[dict[str, Dataset], list[str]]:
+    """The run's datasets of documents that hold something out, and what is told of data that cannot be read."""
+    config = read_run_config(run)
+    recorded = {folder_name(task.name) for task in config.tasks}  # nobody asks for documents in these
     found: dict[str, Dataset] = {}
-    for folder, _ in read_run_config(run).training.get("data", []):
+    lost: list[str] = []
+    for folder, _ in config.training.get("data", []):
         try:
             dataset = Dataset.open(dataset_folder(folder))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, DatasetError) as error:
+            if Path(folder).name not in recorded:
+                lost.append(str(error) if isinstance(error, DatasetError) else f"{Path(folder).absolute()} (not found)")
             continue
         if dataset.info.kind == "documents" and dataset.read_documents("test"):
             found[score_name(dataset)] = dataset
-    for pattern in patterns:
-        if not fnmatch.filter(found, pattern):
-            raise ValueError(unknown_name("dataset of documents that the run has", pattern, found))
-    chosen = {name for pattern in patterns for name in fnmatch.filter(found, pattern)} if patterns else set(found)
-    return {name: dataset for name, dataset in found.items() if name in chosen}
+    return found, lost
 
 
 def held_out(dataset: Dataset, n: int, seed: int) -> list[Document]:
@@ -184,6 +214,7 @@ def _exact(
     generator: np.random.Generator,
 ) -> DocumentScore:
     truth = [document.text for document in test]
+    recalled = ability == "dialogue" and set(truth) <= {document.text for document in train}
     right = _right(answers, truth)
     low, high = interval(resampled_means(ability, right))
     more: dict[str, float] = {}
@@ -197,7 +228,7 @@ def _exact(
         more["without the picture"] = float(_right(blind, truth).mean())
     return DocumentScore(
         ability=ability,
-        metric=ABILITIES[ability],
+        metric=ABILITIES[ability] + " (recall)" * recalled,
         mean=float(right.mean()),
         low=low,
         high=high,

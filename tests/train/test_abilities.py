@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.exchange import Exchange
 from gato_lite.generate import generate
 from gato_lite.model import Gato
+from gato_lite.run import TaskFormat, read_run_config
 from gato_lite.train import abilities
 from gato_lite.train.abilities import ability_of, documents_of_run, score_documents, score_name
 from gato_lite.train.loop import Length
@@ -175,14 +179,84 @@ def test_nothing_held_out(gato: Gato, tmp_path: Path) -> None:
         score_documents(gato, dataset)
 
 
-def test_the_documents_of_a_run(tmp_path: Path) -> None:
+def test_dialogue_is_recall_where_every_reply_was_learnt(
+    gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = [conversation([("capital?", "Rome")])]
+    asked = [conversation([("which city?", "Rome")], split="test"), conversation([("who?", "Bo")], split="test")]
+    answering(monkeypatch, {"which city?": "rome", "who?": "Rome"})
+    for n, metric in ((1, "exact match (recall)"), (2, "exact match")):
+        rows = [*learnt, *asked[:n]]
+        dataset = write_documents(tmp_path / str(n), rows, name="d", ability="dialogue")
+        score = score_documents(gato, dataset)
+        assert (score.metric, score.mean) == (metric, 1 / n)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a step, beside what it was trained on: of "seen" a picture is held out, of "all" nothing."""
+    folder = tmp_path_factory.mktemp("seen")
     both = [Document(png(0), "x"), Document(png(1), "y", "test")]
-    seen = write_documents(tmp_path / "seen", both, name="seen")
-    write_documents(tmp_path / "all", both[:1], name="all")
+    write_documents(folder / "seen", both, name="seen")
+    write_documents(folder / "all", both[:1], name="all")
     config = TrainConfig(preset="lite-1m", context_length=32, tokens_per_step=32)
-    data = [(str(tmp_path / name), 1.0) for name in ("seen", "all")]
-    run = train_run(config, data, tmp_path / "run", length=Length(steps=1))
-    assert {name: dataset.path for name, dataset in documents_of_run(run).items()} == {"vision/seen": seen.path}
-    assert list(documents_of_run(run, ["vision/*"])) == ["vision/seen"]
-    with pytest.raises(ValueError, match="Unknown dataset of documents that the run has 'text/x'"):
-        documents_of_run(run, ["text/x"])
+    data = [(str(folder / name), 1.0) for name in ("seen", "all")]
+    return train_run(config, data, folder / "run", length=Length(steps=1))
+
+
+def test_the_documents_of_a_run(seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = documents_of_run(seen)
+    assert {name: dataset.path for name, dataset in found.items()} == {"vision/seen": seen.parent / "seen"}
+    assert list(documents_of_run(seen, ["vision/*"])) == ["vision/seen"]
+    unknown = "Unknown dataset of documents that the run has 'text/x'. Known: vision/seen"
+    with pytest.raises(ValueError, match=f"^{unknown}$"):
+        documents_of_run(seen, ["text/x"])
+    assert capsys.readouterr().err == ""
+    for patterns, beside, names in ((["vision/*", "text/x"], False, ["vision/seen"]), (["text/x"], True, [])):
+        assert list(documents_of_run(seen, patterns, beside=beside)) == names
+        assert capsys.readouterr().err == f"gato-lite: {unknown}\n"
+
+
+def moved(run: Path, to: Path, data: list[str], tasks: tuple[TaskFormat, ...] = ()) -> Path:
+    """A run like `run` that was trained on other data."""
+    config = read_run_config(run)
+    training = {**config.training, "data": [[name, 1.0] for name in data]}
+    shutil.copytree(run, to)
+    config = msgspec.structs.replace(config, training=training, tasks=tasks)
+    (to / "config.json").write_bytes(msgspec.json.encode(config))
+    return to
+
+
+def test_data_of_a_run_that_is_not_found_is_named(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = (
+        f"data that the run was trained on cannot be read: {tmp_path / 'data/seen'} (not found); run this in the "
+        "folder in which the run was trained, or fetch or import the data to there again"
+    )
+    gone = moved(seen, tmp_path / "gone", ["data/seen"])
+    for patterns in ([], ["vision/*"]):
+        with pytest.raises(FileNotFoundError, match=f"^{re.escape(told)}$"):
+            documents_of_run(gone, patterns)
+        assert capsys.readouterr().err == ""
+    assert documents_of_run(gone, beside=True) == {}
+    assert capsys.readouterr().err == f"gato-lite: {told}\n"
+    partly = moved(seen, tmp_path / "partly", ["data/seen", str(seen.parent / "seen")])
+    assert list(documents_of_run(partly)) == ["vision/seen"]
+    assert capsys.readouterr().err == f"gato-lite: {told}\n"
+    shutil.copytree(seen.parent / "seen", tmp_path / "data" / "seen")
+    assert list(documents_of_run(gone)) == ["vision/seen"]
+    assert capsys.readouterr().err == ""
+    (tmp_path / "data" / "seen" / "dataset.json").write_text("{")
+    with pytest.raises(FileNotFoundError, match=r"cannot be read: data/seen/dataset\.json: .*; run this in"):
+        documents_of_run(gone)
+
+
+def test_recorded_episodes_that_are_gone_are_no_documents(
+    seen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = TaskFormat(name="toy/Taxi", observation_space={}, action_space={})
+    run = moved(seen, tmp_path / "run", ["data/toy-Taxi", str(seen.parent / "seen")], (task,))
+    assert list(documents_of_run(run)) == ["vision/seen"]
+    assert capsys.readouterr().err == ""

@@ -383,6 +383,19 @@ def test_a_run_is_not_overwritten_but_resumed(capsys, run, tmp_path):
     assert "Unknown dataset of documents that the run has 'vision/x'" in refused(
         capsys, "eval", run, "--tasks", "vision/x"
     )
+    code, out, err = told(capsys, "eval", run, "--tasks", "vision/*", "text/*")
+    assert (code, "text/poems" in out) == (0, True)
+    assert err.startswith("gato-lite: Unknown dataset of documents that the run has 'vision/*'. Known: text/poems")
+    poems = run.parent / "poems"
+    poems.rename(run.parent / "moved")
+    try:
+        for more in ([], ["--tasks", "text/*"]):
+            assert f"cannot be read: {poems} (not found); run this in the folder" in refused(capsys, "eval", run, *more)
+        played = ["--tasks", "toy/FrozenLakeNotSlippery", "text/*", "--episodes", 1, "--workers", 1]
+        code, out, err = told(capsys, "eval", run, *played)
+        assert (code, "FrozenLakeNotSlippery" in out, f"{poems} (not found)" in err) == (0, True, True)
+    finally:
+        (run.parent / "moved").rename(poems)
 
 
 def test_pictures_of_ones_own(capsys, tmp_path):

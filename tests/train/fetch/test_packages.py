@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -86,6 +87,54 @@ def test_what_pip_cannot_find_can_be_brought_by_hand(shop: Path, tmp_path: Path)
     assert list(folder.iterdir()) == []
     brought = wheel(folder / "tiny_words-1.0-py3-none-any.whl", **{"a.txt": "one"})
     assert fetch(package, tmp_path / "cache")[0] == brought
+
+
+def test_a_missing_pip_is_told_how_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    told = (
+        f"expected pip in {sys.executable}, found none; install it with `python -m ensurepip` or `uv pip install pip`"
+    )
+    with pytest.raises(FetchError, match=re.escape(f"pip:x@1: {told}, or put a file")):
+        fetch(Package("pip", "x", "1"), tmp_path)
+
+
+APT: str = """#!/bin/sh
+cd "$(dirname "$APT_CONFIG")"
+echo "$1" >> asked
+case "$1" in
+update) test ! -e offline || { echo "no network" >&2; exit 100; }; touch lists/host_Packages new;;
+download) test -e new || { echo "404 Not Found" >&2; exit 100; }; echo "$3" > "$OLDPWD/$3_1_all.deb";;
+esac
+"""
+"""An apt-get that has what its lists name only once they were made anew."""
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_apt_makes_its_lists_anew_where_a_download_fails(
+    *, stale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "apt"
+    (folder / "lists").mkdir(parents=True)
+    if stale:
+        (folder / "lists" / "host_Packages").touch()
+    (tmp_path / "bin").mkdir()
+    client = tmp_path / "bin" / "apt-get"
+    client.write_text(APT)
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(client.parent), prepend=os.pathsep)
+    (folder / "offline").touch()
+    with pytest.raises(FetchError, match="apt:words: apt-get update failed: no network; try again later, or put a"):
+        fetch(Package("apt", "words"), tmp_path)
+    (folder / "offline").unlink()
+    assert fetch(Package("apt", "words"), tmp_path)[0].name == "words_1_all.deb"
+    assert fetch(Package("apt", "more"), tmp_path)[0].name == "more_1_all.deb"
+    asked = (folder / "asked").read_text().split()
+    assert asked == ["download", "update", "download", "update", "download", "download"]
+    (folder / "new").unlink()
+    client.write_text(APT.replace(" new;;", ";;"))
+    with pytest.raises(FetchError, match="apt:third: apt-get download failed: 404 Not Found; try again later"):
+        fetch(Package("apt", "third"), tmp_path)
+    assert (folder / "asked").read_text().split()[6:] == ["download", "update", "download"]
 
 
 @pytest.mark.parametrize("client, what", [("npm", "Node.js with npm"), ("apt", "Debian's or Ubuntu's apt")])
