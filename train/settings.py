@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_type_hints
+
+import msgspec
 
 from gato_lite.config import PRESETS, GatoConfig, PatchEncoder
 from gato_lite.names import unknown_name
@@ -96,3 +99,29 @@ class TrainConfig:
         changes = {"patch_encoder": self.patch_encoder, "patch_size": self.patch_size}
         given = {name: value for name, value in changes.items() if value is not None}
         return GatoConfig.preset(self.preset, context_length=self.context_length, vocab_size=vocab_size, **given)
+
+
+def with_settings(config: TrainConfig, given: Sequence[str]) -> TrainConfig:
+    """The configuration with some of it said anew.
+
+    Args:
+        config: the other settings.
+        given: "name=value", each of a field; "null" is None.
+
+    Raises:
+        ValueError: a name is unknown, or a value does not fit.
+    """
+    types = get_type_hints(TrainConfig)
+    changes: dict[str, Any] = {}  # Any: of the fields
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"a setting must be NAME=VALUE, got '{setting}'")
+        if name not in types:
+            raise ValueError(unknown_name("setting", name, types))
+        try:
+            changes[name] = msgspec.convert(value, types[name], strict=False)
+        except msgspec.ValidationError as error:
+            expected = str(types[name]).replace("typing.", "")
+            raise ValueError(f"setting {name}={value}: expected {expected}: {error}") from error
+    return replace(config, **changes)

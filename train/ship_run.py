@@ -110,21 +110,20 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     """The command that trains the recipe called `name` as the run was trained.
 
     Raises:
-        ValueError: there is no such recipe, or the run was trained with other settings than it has now.
+        ValueError: there is no such recipe.
     """
     if name not in RECIPES:
         raise ValueError(f"{unknown_name('recipe', name, RECIPES)}; say with --command how the run was trained")
     recipe = asdict(RECIPES[name]())
-    other = [key for key, value in recipe.items() if key not in _FREE and training.get(key, value) != value]
-    if other:
-        told = "; ".join(f"{key} was {training[key]}, the recipe has {recipe[key]}" for key in other)
-        raise ValueError(f"the run was not trained with the recipe '{name}': {told}; say with --command how it was")
     words = ["gato-lite", "train", name]
     words += [f"--{key} {training[key]}" for key in ("preset", "seed") if training.get(key, recipe[key]) != recipe[key]]
     words += [f"--{key} {training[key]:g}" for key in ("minutes", "steps") if training.get(key) is not None]
     data, own = training.get("data", []), _of_plan(name)
     if others := [f"{_shown(folder)}={weight:g}" for folder, weight in data if Path(folder).name not in own]:
         words += ["--add" if len(others) < len(data) else "--data", *others]
+    other = [key for key, value in recipe.items() if key not in _FREE and training.get(key, value) != value]
+    if other:
+        words += ["--set", *(f"{key}={'null' if training[key] is None else training[key]}" for key in other)]
     files = {"init": "--init", "text_model": "--text-model"}
     words += [f"{option} {_shown(training[key])}" for key, option in files.items() if key in training]
     return " ".join([*words, "--out", f"runs/{name}"])

@@ -7,7 +7,7 @@ import pytest
 
 from gato_lite.config import PRESETS
 from gato_lite.train.recipes import RECIPES, find_recipe
-from gato_lite.train.settings import TrainConfig
+from gato_lite.train.settings import TrainConfig, with_settings
 
 
 def test_a_recipe_by_name() -> None:
@@ -48,3 +48,27 @@ def test_parts_of_a_preset_are_replaced() -> None:
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         TrainConfig(**changes)
+
+
+def test_settings_said_anew() -> None:
+    given = ["patch_encoder=tnt", "patch_size=16", "learning_rate=1e-3", "compile=false", "n_example=2", "loss_on=text"]
+    changed = with_settings(TrainConfig(checkpoint_activations=True), [*given, "checkpoint_activations=null"])
+    assert changed == TrainConfig(
+        patch_encoder="tnt", patch_size=16, learning_rate=1e-3, compile=False, n_example=2, loss_on="text"
+    )
+    assert with_settings(changed, []) == changed
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("patch_encoder", "a setting must be NAME=VALUE, got 'patch_encoder'"),
+        ("patch_encodr=tnt", "Unknown setting 'patch_encodr'. Did you mean patch_encoder"),
+        ("patch_encoder=cnn", "setting patch_encoder=cnn: expected Optional[Literal['"),
+        ("patch_size=large", "setting patch_size=large: expected int | None: Expected `int | null`, got `str`"),
+        ("context_length=0", "context_length must be at least 1, got context_length=0"),
+    ],
+)
+def test_settings_that_do_not_fit(given: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        with_settings(TrainConfig(), [given])

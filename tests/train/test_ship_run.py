@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gato_lite.run import read_run_config
 from gato_lite.train import ship_run
 from gato_lite.train.cli import main
 from gato_lite.train.recipes import generalist, words
+from gato_lite.train.settings import with_settings
 from gato_lite.train.ship_run import DOCS, MOST_BYTES, publish, training_command
 from gato_lite.train.verify import verify
 
@@ -158,8 +159,14 @@ def test_the_command_is_made_of_the_recipe() -> None:
     assert " words --minutes 9 --data en-it=6 " in training_command(
         {**asdict(words()), "minutes": 9.0, "data": added}, "words"
     )
-    with pytest.raises(ValueError, match="recipe 'generalist': optimiser was adamw, the recipe has muon; say with"):
-        training_command({**training, "optimiser": "adamw"}, "generalist")
+    changed = {"optimiser": "adamw", "patch_size": None, "compile": False}
+    said = training_command({**training, **changed}, "generalist")
+    assert said == (
+        "gato-lite train generalist --minutes 120 --set patch_size=null optimiser=adamw compile=False"
+        " --out runs/generalist"
+    )
+    settings = said.partition("--set ")[2].partition(" --out")[0].split()
+    assert with_settings(generalist(), settings) == replace(generalist(), **changed)
     with pytest.raises(ValueError, match="Unknown recipe 'generalistt'. Did you mean generalist"):
         training_command(training, "generalistt")
 

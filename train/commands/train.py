@@ -21,7 +21,8 @@ EXAMPLE: Final = """\
 gato-lite record classic/CartPole --episodes 100 --out data
 gato-lite train quick --data data emoji=0.5 text=0.5 --out runs/first --minutes 2
 gato-lite train generalist --out runs/generalist --minutes 60
-gato-lite train generalist --add data/en-it=6 data/easy-vqa=2 --out runs/both --minutes 60"""
+gato-lite train generalist --add data/en-it=6 data/easy-vqa=2 --out runs/both --minutes 60
+gato-lite train pictures --data data/fashion-mnist --set patch_encoder=tnt patch_size=16 --out runs/tnt --minutes 5"""
 DEFAULT_MINUTES: Final = 10.0
 
 
@@ -49,7 +50,10 @@ class Options:
     """Model preset in place of the recipe's: lite-1m, lite-2m, lite-5m, lite-20m, gato-79m, gato-364m, gato-1.18b."""
     text_model: Annotated[Path | None, arg(metavar="FILE")] = None
     """Text pieces of its own, made by data text-model, for a language other than English; None takes the shipped."""
-    accumulate: Annotated[int, arg(metavar="N")] = 1
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE …")] = ()
+    """Settings in place of the recipe's: patch_encoder, patch_size, context_length, tokens_per_step, optimiser,
+    learning_rate, loss_on, n_example and all others of gato_lite.train.settings.TrainConfig."""
+    accumulate: Annotated[int | None, arg(metavar="N")] = None
     """Parts of a step that go through the model one after another: less memory, the same result up to rounding."""
     seed: Annotated[int | None, arg(metavar="N")] = None
     """Of weights and batches; None takes the recipe's."""
@@ -70,15 +74,14 @@ def run(options: Options) -> int:
     from gato_lite.train.loop import Interrupted
     from gato_lite.train.ranks import joined
     from gato_lite.train.recipes import find_recipe
+    from gato_lite.train.settings import with_settings
 
     config = find_recipe(options.recipe)
     if options.resume and options.overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
     config = replace(
-        config,
-        preset=config.preset if options.preset is None else options.preset,
-        seed=config.seed if options.seed is None else options.seed,
-        accumulate=options.accumulate,
+        with_settings(config, options.set),
+        **{name: value for name in ("preset", "seed", "accumulate") if (value := getattr(options, name)) is not None},
     )
     with joined() as ranks:
         try:
