@@ -42,7 +42,7 @@ from gato_lite.train.ngram import bits_per_byte_ngram
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.statistics import interval, resampled_means
-from gato_lite.train.templates import ABILITIES
+from gato_lite.train.templates import ABILITIES, apparent_ability
 
 BATCH: Final = 128
 """Documents that share a forward."""
@@ -61,9 +61,7 @@ def ability_of(dataset: Dataset) -> Ability:
     if dataset.info.ability is not None:
         return dataset.info.ability
     first = next(iter(dataset.read_documents()))
-    if first.image is not None:
-        return "question" if first.prompt else "caption"
-    return "dialogue" if first.prompt or first.before else "text"
+    return apparent_ability(first, has_picture=first.image is not None)
 
 
 def score_name(dataset: Dataset) -> str:
@@ -320,7 +318,7 @@ def translation_score(test: Sequence[Document], answers: Sequence[str]) -> Docum
         own, more[f"BLEU {group}"] = scored(chosen)
         groups[group] = own, len(chosen)
     mean, more["BLEU"] = scored(range(len(test)))
-    copied = [document.prompt.partition(": ")[2] for document in test]
+    copied = [document.prompt.partition(": ")[2] or document.prompt for document in test]
     return DocumentScore(
         ability="translation",
         metric=ABILITIES["translation"],

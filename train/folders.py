@@ -3,14 +3,17 @@
     import_source("my-texts", "data/mine")         a folder of .txt and .md files, at any depth
     import_source("my-pictures", "data/mine")      a folder with pictures and captions.csv or captions.jsonl
     import_source("pictures.tar", "data/mine")     the same in a tar or zip; KEY.png, KEY.txt as in WebDataset
-    import_source("rows.parquet", "data/mine")     rows of `text`, or of `image` with `caption` or `text`
+    import_source("rows.jsonl", "data/mine")       rows of `text`, or of `prompt` and `text`; a .csv has them too
+    import_source("rows.parquet", "data/mine")     the same, or rows of `image` with `text`, `label` or a question
     import_source("minari:NAME", "data/mine")      episodes of a Minari dataset
 
 Decisions:
 
-- A captions file has the columns (or keys) `file` and `text`, and may have `group` and `split`; `file_name` and
-  `caption` are understood too. It may be called metadata.csv or metadata.jsonl.
-- Without one, a picture's caption is the .txt of the same name, or `text` or `caption` of the .json.
+- A captions file has the columns (or keys) `file` and `text`, and may have `prompt`, `group` and `split`; what else is
+  understood, `gato_lite.train.rows` says. It may be called metadata.csv or metadata.jsonl. A column that no document
+  is made of is named in `Imported.unused`.
+- Without one, a picture's caption is the .txt or .caption of the same name, or `text` of the .json; its class the .cls.
+- What documents teach is what most of them look like, unless `ability` says it.
 - Which documents are held out is decided by a hash of their content: it changes neither with the order of the files
   nor when files are added, and copies of one file stay on one side. Of two contents or more, one is always held out.
 - Long text files are cut at paragraphs, so that a part of a single book can be held out.
@@ -20,28 +23,30 @@ Decisions:
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import csv
 import functools
-import io
-import json
 import math
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
-from gato_lite.envs.format import INFO_FILE, PictureFit
+from gato_lite.envs.format import INFO_FILE, Ability, PictureFit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
-from gato_lite.train.items import Item, OnBad, Reader, picture_item, read_text, text_items
+from gato_lite.train.items import Item, OnBad, Reader, read_text, text_items
 from gato_lite.train.pictures import CELL, MAX_PIXELS, SUFFIXES, decode_picture, encode_png, fit
+from gato_lite.train.rows import TABLES, columns_of, json_object, row_items, split_of_file, table_rows
 from gato_lite.train.tables import table_items
+from gato_lite.train.templates import apparent_ability
 
 CAPTION_FILES: Final = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 """Names that a captions file may have, the first that is there is taken."""
 TEXT_SUFFIXES: Final = (".txt", ".text", ".md")
+_BESIDE: Final = (".txt", ".caption", ".json", ".cls")
+"""Names of files that hold a caption or a class, beside the picture of that name."""
 _OBJECTS: Final = (".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth", ".joblib")
 """Names of files that may hold pickled objects."""
 
@@ -54,6 +59,8 @@ class Imported:
     """The dataset, open for reading."""
     skipped: tuple[str, ...] = ()
     """What was left out: file and reason."""
+    unused: tuple[str, ...] = ()
+    """Columns and keys that no document is made of."""
     n_test: int = 0
     """Documents held out of training, at least one of two."""
 
@@ -68,10 +75,11 @@ def import_source(
     test_share: float = 0.05,
     licence: str | None = None,
     attribution: str | None = None,
+    ability: Ability | None = None,
     on_bad: OnBad = "error",
     overwrite: bool = False,
 ) -> Imported:
-    """Makes a dataset of text files, captioned pictures or rows of them, in a folder, an archive or a Parquet file.
+    """Makes a dataset of text files, captioned pictures or rows of them, in a folder, an archive or a file of rows.
 
     Args:
         source: the folder, archive or file, or `minari:NAME`.
@@ -83,6 +91,7 @@ def import_source(
         test_share: share of the documents that is held out, in (0, 1).
         licence: SPDX name or words.
         attribution: who made the documents.
+        ability: what the documents teach, which is how they are scored; None takes what most of them look like.
         on_bad: "skip" leaves out any number of unreadable documents, "error" at most one in a hundred.
         overwrite: whether a dataset in `out` may be replaced.
 
@@ -102,7 +111,7 @@ def import_source(
     reader = Reader(on_bad)
     with contextlib.ExitStack() as stack:
         items = _items_of(source, reader, stack)
-        held_out, has_picture = _survey(items(), test_share)
+        held_out, has_picture, apparent = _survey(items(), test_share)
         reader.check()
         dataset = write_documents(
             out,
@@ -110,10 +119,12 @@ def import_source(
             name=name or source.resolve().name,
             licence=licence,
             attribution=attribution,
+            ability=ability or apparent,
             pictures=how if has_picture else None,
             overwrite=overwrite,
         )
-    return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), n_test=reader.n_test)
+    unused = tuple(name for name, used in reader.columns.items() if not used)
+    return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), unused=unused, n_test=reader.n_test)
 
 
 def _check_import(source: Path, out: Path, how: PictureFit, test_share: float) -> None:
@@ -143,34 +154,44 @@ def _items_of(source: Path, reader: Reader, stack: contextlib.ExitStack) -> Call
     files = open_files(source, stack)
     captions = next((name for name in CAPTION_FILES if name in files.names), None)
     if captions is not None:
-        return functools.partial(_captioned_items, files, captions, reader)
-    if source.is_file() and not is_archive(source):
-        return functools.partial(_text_items, files, files.names[0], reader)
+        return functools.partial(_row_items, files, [captions], reader)
     suffixes = [posixpath.splitext(name)[1].lower() for name in files.names]
-    tables = [source / name for name, suffix in zip(files.names, suffixes, strict=True) if suffix == ".parquet"]
-    if (
-        tables and isinstance(files, Folder) and not set(suffixes) & {".txt", *SUFFIXES}
-    ):  # a README.md counts for nothing
-        return functools.partial(table_items, tables, reader)
-    if not set(suffixes) & {*TEXT_SUFFIXES, ".json"}:
-        beside = f"{', '.join(CAPTION_FILES)}, or a .txt or .json of the same name, beside them"
+    if source.is_file() and not is_archive(source) and suffixes[0] not in TABLES:
+        return functools.partial(_text_items, files, files.names[0], reader)
+    by_suffix = list(zip(files.names, suffixes, strict=True))
+    kinds = {
+        suffix for name, suffix in by_suffix if posixpath.basename(name).lower() != "readme.md"
+    }  # it counts for nothing
+    parquet = [source / name for name, suffix in by_suffix if suffix == ".parquet"]
+    if parquet and isinstance(files, Folder) and not kinds & {".txt", *SUFFIXES}:
+        return functools.partial(table_items, parquet, reader)
+    tables = [name for name, suffix in by_suffix if suffix in TABLES]
+    if tables and not kinds & {*TEXT_SUFFIXES, *SUFFIXES}:
+        return functools.partial(_row_items, files, tables, reader)
+    if not set(suffixes) & {*TEXT_SUFFIXES, *_BESIDE}:
+        beside = f"{', '.join(CAPTION_FILES)}, or a {', '.join(_BESIDE)} of the same name, beside them"
         hint = f"; pictures need one of {beside}" if set(suffixes) & set(SUFFIXES) else ""
         raise ValueError(f"{source}: expected text files ({', '.join(TEXT_SUFFIXES)}), found none{hint}")
     return functools.partial(_named_items, files, reader)
 
 
-def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool]:
-    """The keys that are held out, those whose hash is small, at least one of two; and whether there is a picture."""
-    has_picture = False
+def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool, Ability | None]:
+    """The keys that are held out, those whose hash is small, at least one of two; whether there is a picture; and what
+    most documents teach, None where there is none.
+    """
     found: set[bytes] = set()
+    abilities: collections.Counter[Ability] = collections.Counter()
+    has_picture = False
     for item in items:
         has_picture = has_picture or item.picture is not None
+        abilities[apparent_ability(item.document, has_picture=item.picture is not None)] += 1
         if item.split is None:
             found.add(item.key)
     keys = sorted(found)
     limit = int(share * 2**64).to_bytes(8, "big")
     below = [key for key in keys if key[:8] < limit]
-    return set(below or (keys[:1] if len(keys) > 1 else [])), has_picture
+    held_out = set(below or (keys[:1] if len(keys) > 1 else []))
+    return held_out, has_picture, max(abilities, key=abilities.__getitem__, default=None)
 
 
 def _documents(items: Iterator[Item], held_out: set[bytes], how: PictureFit, reader: Reader) -> Iterator[Document]:
@@ -208,7 +229,7 @@ def _named_items(files: Files, reader: Reader) -> Iterator[Item]:
     """Every picture with the caption of the same name, and every text file that is no caption."""
     known = set(files.names)
     keys = {posixpath.splitext(name)[0] for name in files.names if name.lower().endswith(SUFFIXES)}
-    captioned = {key for key in keys if f"{key}.txt" in known or f"{key}.json" in known}
+    captioned = {key for key in keys if any(f"{key}{suffix}" in known for suffix in _BESIDE)}
     for name in files.names:
         key, suffix = posixpath.splitext(name)
         if suffix.lower() in TEXT_SUFFIXES and not (suffix == ".txt" and key in captioned):
@@ -217,79 +238,57 @@ def _named_items(files: Files, reader: Reader) -> Iterator[Item]:
             reader.n_read += 1
             label = f"{files.path / name}"
             try:
-                row = _caption(files, key, known)
-                picture = files.read(name)
-                yield picture_item(label, picture, row["text"], split=row.get("split"), group=row.get("group"))
+                yield from row_items(label, _caption(files, key, known), files.read(name), reader)
             except (ValueError, OSError) as error:
                 reader.leave_out(label, error)
 
 
-def _caption(files: Files, key: str, known: set[str]) -> dict[str, str]:
-    """`text`, and `split` and `group` where a .json says them, of the picture called `key`."""
-    row: dict[str, str] = {}
+def _caption(files: Files, key: str, known: set[str]) -> dict[str, Any]:  # Any: JSON
+    """The row that the files beside the picture called `key` make."""
+    row: dict[str, Any] = {}
     if f"{key}.json" in known:
         try:
-            row = _fields(json.loads(files.read(f"{key}.json")))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{files.path / key}.json: expected a JSON object: {error}") from error
-    if f"{key}.txt" in known:
-        row["text"] = read_text(files.read(f"{key}.txt"))
-    if "text" not in row:
-        raise ValueError(f"expected its caption in {key}.txt or as `text` or `caption` in {key}.json, found none")
+            row = json_object(files.read(f"{key}.json"))
+        except ValueError as error:
+            raise ValueError(f"{files.path / key}.json: {error}") from error
+    for suffix in (".caption", ".txt"):
+        if f"{key}{suffix}" in known:
+            row["text"] = read_text(files.read(f"{key}{suffix}"))
+    if f"{key}.cls" in known and "text" not in columns_of(row):
+        row["label"] = read_text(files.read(f"{key}.cls")).strip()
+    if not row:
+        raise ValueError(f"expected its caption in {key}.txt or as `text` in {key}.json, or its class in {key}.cls")
     return row
 
 
-def _fields(row: Any) -> dict[str, str]:  # Any: JSON
-    """The fields of a caption's row, under one name each."""
-    if not isinstance(row, dict):
-        raise ValueError(f"expected a JSON object, got {str(row)[:60]!r}")
-    names = {"file_name": "file", "caption": "text"}
-    wanted = {name: row[name] for name in ("file_name", "caption", "file", "text", "split", "group") if row.get(name)}
-    return {names.get(name, name): str(value) for name, value in wanted.items()}
-
-
-def _captioned_items(files: Files, captions: str, reader: Reader) -> Iterator[Item]:
-    """The rows of the captions file, in its order."""
-    place = files.path / captions
-    for line, row in _rows(place, files.read(captions)):
-        reader.n_read += 1
-        fields = _fields(row)
-        file = fields.get("file", "")
-        name = str(files.path / file) if file else f"{place}, line {line}"
-        try:
-            if not file or not fields.get("text", "").strip():
-                raise ValueError(f"expected `file` and `text`, got {row}")
-            inside = posixpath.normpath(file)
-            if posixpath.isabs(inside) or inside.split("/")[0] == "..":
-                raise ValueError(f"expected a file within {files.path}, got {file!r}")
-            picture = files.read(inside)
-            item = picture_item(name, picture, fields["text"], split=fields.get("split"), group=fields.get("group"))
-        except (ValueError, OSError) as error:
-            reader.leave_out(name, ValueError(f"{place}, line {line}: {error}"))
-            continue
-        yield item
-
-
-def _rows(captions: Path, data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV file with a header or of a file of one JSON object a line."""
-    text = read_text(data)
-    if captions.suffix == ".csv":
-        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        try:
-            names = set(rows.fieldnames or ())
-            if not (names & {"file", "file_name"} and names & {"text", "caption"}):
-                raise ValueError(f"{captions}: expected a first line with `file` and `text`, got {sorted(names)}")
-            for row in rows:
-                yield rows.line_num, {key: value for key, value in row.items() if isinstance(value, str) and key}
-        except csv.Error as error:
-            raise ValueError(f"{captions}, after line {rows.line_num}: {error}") from error
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
+def _row_items(files: Files, tables: Sequence[str], reader: Reader) -> Iterator[Item]:
+    """The rows of captions files, or of other files of rows, in their order."""
+    for table in tables:
+        place = files.path / table
+        split = split_of_file(posixpath.basename(table))
+        for name, row in table_rows(place, files.read(table), reader):
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{captions}, line {number}: expected a JSON object, got {line[:60]!r}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{captions}, line {number}: expected a JSON object, got {line[:60]!r}")
-            yield number, {key: str(value) for key, value in row.items() if value is not None}
+                file = _file(files, row, needed=table in CAPTION_FILES)
+                picture = None if file is None else files.read(file)
+                shown = name if file is None else f"{name}, {file}"  # for the picture, which is decoded later
+                yield from row_items(shown, row, picture, reader, split=split)
+            except (ValueError, OSError) as error:
+                reader.leave_out(name, error)
+
+
+def _file(files: Files, row: Mapping[str, Any], *, needed: bool) -> str | None:  # Any: JSON
+    """The picture that a row of a table names; None where it has a prompt without one, or nothing but text.
+
+    Raises:
+        ValueError: none is named where one is `needed`, or one that is elsewhere.
+    """
+    columns = columns_of(row)
+    file = row.get(columns.get("file", "")) or ""
+    if not file:
+        if (needed or "file" in columns) and not row.get(columns.get("prompt", "")):
+            raise ValueError(f"expected `file` and `text`, or `prompt` and `text`, got {str(row)[:200]}")
+        return None
+    inside = posixpath.normpath(str(file))
+    if posixpath.isabs(inside) or inside.split("/")[0] == "..":
+        raise ValueError(f"expected a file within {files.path}, got {file!r}")
+    return inside

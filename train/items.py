@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from gato_lite.envs.dataset import Document
-from gato_lite.spaces import lone_surrogate
 
 PIECE: Final = 32_768
 """Characters after which a text is cut at the next paragraph."""
@@ -43,6 +42,14 @@ class Reader:
     """Files, rows and members seen, readable or not."""
     n_test: int = 0
     """Documents that were held out."""
+    columns: dict[str, bool] = field(default_factory=dict)
+    """Columns that rows have, and whether any row's document is made of them."""
+
+    def note_columns(self, names: Iterable[str], used: Iterable[str]) -> None:
+        """Notes which columns there are, and which of them are used."""
+        for name in names:
+            self.columns.setdefault(name, False)
+        self.columns.update(dict.fromkeys(used, True))
 
     def leave_out(self, name: str, error: Exception) -> None:
         """Notes what could not be read."""
@@ -90,22 +97,6 @@ def pieces(text: str) -> Iterator[str]:
         text = text[end:].lstrip("\n")
     if text.strip():
         yield text
-
-
-def picture_item(name: str, picture: bytes, caption: str, *, split: str | None, group: str | None) -> Item:
-    """A picture file with its caption as a document.
-
-    Raises:
-        ValueError: a caption that cannot be stored, or another split than there is.
-    """
-    if not caption.strip():
-        raise ValueError("expected a caption, got an empty one")
-    for text in (caption, group or ""):
-        if (place := lone_surrogate(text)) is not None:
-            raise ValueError(f"expected text that UTF-8 can write, got a lone surrogate at {place}")
-    if split not in {None, "train", "test"}:
-        raise ValueError(f'expected split "train" or "test", got {split!r}')
-    return Item(name, content_hash(picture), split, Document(None, caption.strip(), group=group), picture)
 
 
 def content_hash(content: bytes) -> bytes:

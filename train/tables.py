@@ -1,16 +1,17 @@
-"""Parquet files of strangers: rows of text, or of pictures with captions, as hubs of datasets keep them.
+"""Parquet files of strangers: rows of text, of pictures, of questions or of both, as hubs of datasets keep them.
 
 Decisions:
 
-- The text or caption is the column `text` or `caption`; the picture is `image`, bytes or a struct of `bytes`, `path`.
+- Columns count as in `gato_lite.train.rows`, but the picture is `image` or `img`, bytes or a struct of `bytes`, `path`.
   A picture that is a path alone is left out: nothing outside the file is read.
-- `group` and `split` columns count as in a captions file. A file called `test-…` or `validation-…` is held out whole,
-  and one called `train-…` not at all.
+- A number in a column `label` stands for its name where the file notes names, and for itself where not.
+- A file called `test-…` or `validation-…` is held out whole, and one called `train-…` not at all.
 - A row group is judged by what its header claims before it is read; see `gato_lite.envs.claims`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,16 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gato_lite.envs.claims import claimed_bytes, string_bytes, too_large
-from gato_lite.train.items import Item, Reader, picture_item, text_items
+from gato_lite.train.items import Item, Reader
 from gato_lite.train.pictures import MAX_BYTES
+from gato_lite.train.rows import COLUMNS, LABELS, columns_of, row_items, split_of_file
 
-TEXT_COLUMNS: Final = ("text", "caption")
-"""Names of the column of texts or captions, the first that is there is taken."""
-IMAGE_COLUMN: Final = "image"
+IMAGE_COLUMNS: Final = ("image", "img")
+"""Names of the column of pictures, the first that is there is taken."""
 _ROWS: Final = 256
 """Rows decoded at a time."""
-_SPLITS: Final = {"train": "train", "test": "test", "validation": "test", "valid": "test", "dev": "test"}
-"""What the first word of a file's name says of its rows."""
 
 
 def table_items(files: Sequence[Path], reader: Reader) -> Iterator[Item]:
@@ -50,11 +49,18 @@ def table_items(files: Sequence[Path], reader: Reader) -> Iterator[Item]:
 
 def _rows(file: Path, table: Any, reader: Reader) -> Iterator[Item]:  # Any: a ParquetFile; pyarrow has no types
     names = table.schema_arrow.names
-    text = next((name for name in TEXT_COLUMNS if name in names), None)
-    if text is None:
-        raise ValueError(f"{file}: expected a column {' or '.join(TEXT_COLUMNS)}, found {', '.join(names)}")
-    wanted = [name for name in (text, IMAGE_COLUMN, "group", "split") if name in names]
-    split, place = _SPLITS.get(file.name.partition("-")[0].removesuffix(".parquet")), 0
+    image = next((name for name in IMAGE_COLUMNS if name in names), None)
+    columns = columns_of({name: "" for name in names if name not in {*COLUMNS["file"], *IMAGE_COLUMNS}})
+    if "text" not in columns:
+        raise ValueError(f"{file}: expected a column {', '.join(COLUMNS['text'])}, found {', '.join(names)}")
+    classes = _class_names(table.schema_arrow, columns["text"])
+    if columns["text"] in LABELS and image is None and "prompt" not in columns:
+        raise ValueError(
+            f"{file}: expected a column image or prompt beside {columns['text']}, found {', '.join(names)}"
+        )
+    wanted = [*columns.values(), *([image] if image else [])]
+    reader.note_columns(names, wanted)
+    split, place = split_of_file(file.name), 0
     for row_group in range(table.num_row_groups):
         if problem := too_large(f"{file}, row group {row_group}", claimed_bytes(table.metadata, [row_group])):
             raise ValueError(problem)
@@ -68,25 +74,36 @@ def _rows(file: Path, table: Any, reader: Reader) -> Iterator[Item]:  # Any: a P
                 reader.n_read += 1
                 try:  # one value at a time: a row may be any size, and another may be no UTF-8
                     found = {column: batch.column(column)[row].as_py() for column in wanted}
-                    yield from _items(name, found.pop(text), found, split)
+                    picture = _picture(found.pop(image)) if image else None
+                    found[columns["text"]] = _named(found[columns["text"]], classes)
+                    yield from row_items(name, found, picture, reader, split=split)
                 except ValueError as error:
                     reader.leave_out(name, error)
 
 
-def _items(name: str, text: Any, row: dict[str, Any], split: str | None) -> Iterator[Item]:
-    """The documents of one row."""
-    group = None if row.get("group") is None else str(row["group"])
-    split = split if row.get("split") is None else _SPLITS.get(str(row["split"]), str(row["split"]))
-    if not isinstance(text, str):
-        raise ValueError(f"expected text, found {type(text).__name__}")
-    if IMAGE_COLUMN not in row:
-        yield from text_items(name, text, split=split, group=group)
-        return
-    image = row[IMAGE_COLUMN]
+def _class_names(schema: Any, column: str) -> list[str] | None:  # Any: an Arrow schema
+    """Names of the numbers in `column`, as hubs of datasets note them; None where they do not."""
+    try:
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (TypeError, KeyError, ValueError, RecursionError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _named(value: Any, classes: Sequence[str] | None) -> Any:  # Any: a value of Arrow
+    """The name of a class's number; any other value as it is."""
+    if classes is None or not isinstance(value, int):
+        return value
+    if not 0 <= value < len(classes):
+        raise ValueError(f"expected one of {len(classes)} labels, from 0 on, found {value}")
+    return classes[value]
+
+
+def _picture(image: Any) -> bytes:  # Any: as _named
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
         found = f"the path {image['path']!r} alone" if isinstance(image, dict) and image.get("path") else "none"
         raise ValueError(f"expected the bytes of a picture, found {found}")
     if len(data) > MAX_BYTES:
         raise ValueError(f"expected at most {MAX_BYTES >> 20} MiB, found {len(data):,} bytes")
-    yield picture_item(name, data, text, split=split, group=group)
+    return data

@@ -21,6 +21,7 @@ from gato_lite.envs.format import Ability
 LANGUAGES: Final = {"en": "English", "it": "Italian"}
 """Names of languages by their ISO 639 codes."""
 CLASS_PROMPT: Final = "Which class is this?"
+_TRANSLATE: Final = "Translate to "
 
 
 def caption_prompt(language: str = "en") -> str:
@@ -30,7 +31,16 @@ def caption_prompt(language: str = "en") -> str:
 
 def translation_prompt(source: str, language: str) -> str:
     """What asks for a translation into `language`."""
-    return f"Translate to {LANGUAGES[language]}: {source}"
+    return f"{_TRANSLATE}{LANGUAGES[language]}: {source}"
+
+
+def apparent_ability(document: Document, *, has_picture: bool) -> Ability:
+    """What a document teaches, by what it shows and asks."""
+    if has_picture:
+        return "class" if document.prompt == CLASS_PROMPT else "question" if document.prompt else "caption"
+    if document.prompt.startswith(_TRANSLATE):
+        return "translation"
+    return "dialogue" if document.prompt or document.before else "text"
 
 
 def caption(

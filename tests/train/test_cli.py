@@ -259,7 +259,7 @@ def test_data_info_and_check(capsys):
 def test_import_refuses_to_overwrite(capsys, texts, tmp_path):
     out = tmp_path / "poems"
     code, written, _ = told(capsys, "data", "import", texts, "--out", out, "--licence", "CC0-1.0")
-    assert (code, written) == (0, f"{out}: 2 documents, 1 of them held out to score on, 0 left out\n")
+    assert (code, written) == (0, f"{out}: 2 documents, 1 of them held out to score on (ability: text), 0 left out\n")
     before = (out / "dataset.json").read_bytes()
     assert "--overwrite" in refused(capsys, "data", "import", texts, "--out", out)
     assert (out / "dataset.json").read_bytes() == before

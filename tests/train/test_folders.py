@@ -1,7 +1,9 @@
 import io
 import json
+import re
 import tarfile
 import zipfile
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gato_lite.envs.dataset import Dataset
-from gato_lite.envs.format import PictureFit
+from gato_lite.envs.format import Ability, PictureFit
 from gato_lite.train import items
+from gato_lite.train.cli import main
+from gato_lite.train.commands.data_import import Options
 from gato_lite.train.folders import import_source
 from gato_lite.train.pictures import decode_picture, encode_png
 
@@ -152,9 +156,21 @@ def test_a_captions_file_cannot_name_files_elsewhere(pictures, tmp_path, name):
     "file, content, message",
     [
         ("captions.csv", "name,words\na,b", r"captions.csv: expected a first line with `file` and `text`"),
-        ("captions.csv", "file,text\nsub/1.png,\n", r"captions.csv, line 2: expected `file` and `text`"),
+        ("captions.csv", "file,text\nsub/1.png,\n", r"captions.csv, line 2: expected a caption or an answer, got an"),
+        (
+            "captions.csv",
+            "file,text\n,x\n",
+            r"captions.csv, line 2: expected `file` and `text`, or `prompt` and `text`",
+        ),
+        ("captions.jsonl", '{"text": "x"}', r"captions.jsonl, line 1: expected `file` and `text`, or `prompt` and"),
+        (
+            "captions.jsonl",
+            '{"file": "sub/1.png", "text": null}',
+            r"captions.jsonl, line 1: expected `text`, .* or `label`, got file, text",
+        ),
+        ("captions.jsonl", '{"prompt": "x", "label": []}', r"line 1: expected text or a number in `label`, found list"),
         ("captions.csv", 'file,text\nsub/1.png,"open', r"captions.csv, after line 1: unexpected end of data"),
-        ("captions.csv", "file,text,split\nsub/1.png,x,dev\n", r'expected split "train" or "test", got \'dev\''),
+        ("captions.csv", "file,text,split\nsub/1.png,x,odd\n", r'expected split "train" or "test", got \'odd\''),
         ("captions.jsonl", "{", r"captions.jsonl, line 1: expected a JSON object"),
         ("captions.jsonl", "[1]", r"captions.jsonl, line 1: expected a JSON object"),
     ],
@@ -369,7 +385,11 @@ def test_rows_that_cannot_be_read_are_counted(tmp_path):
     [
         (
             lambda path: pq.write_table(pa.table({"words": ["a"]}), path),
-            r"x.parquet: expected a column text or caption",
+            r"x.parquet: expected a column text, caption, answer, label, labels, found words",
+        ),
+        (
+            lambda path: pq.write_table(pa.table({"label": [1]}), path),
+            r"x.parquet: expected a column image or prompt beside label, found label",
         ),
         (lambda path: path.write_bytes(b"PAR1 no PAR1"), r"x.parquet: expected a whole Parquet file, found damage"),
     ],
@@ -384,3 +404,180 @@ def test_a_dataset_is_no_source(tmp_path):
     import_source(texts(tmp_path / "in", 2), tmp_path / "out")
     with pytest.raises(ValueError, match=r"out: is a dataset already; train on it with --data"):
         import_source(tmp_path / "out", tmp_path / "again")
+
+
+# -- rows: questions, pairs and classes
+
+
+def asked(dataset):
+    return [(row.prompt, row.text, row.image is not None) for row in dataset.read_documents()]
+
+
+def test_rows_with_a_prompt_are_questions_about_pictures_or_pairs(pictures, tmp_path):
+    rows = 'file,prompt,text,licence\nsub/1.png,"Which number, then?",one\nsub/1.png,Is it dark?,yes\n,Hello,Hi\n'
+    (pictures / "captions.csv").write_text(rows, "utf-8")
+    imported = import_source(pictures, tmp_path / "out")
+    assert asked(imported.dataset) == [
+        ("Which number, then?", "one", True),
+        ("Is it dark?", "yes", True),
+        ("Hello", "Hi", False),
+    ]
+    assert imported.dataset.info.ability == "question"
+    assert imported.unused == ("licence",)
+    assert len({row.split for row in imported.dataset.read_documents()[:2]}) == 1  # the same picture
+
+
+PAIRS = [{"prompt": f"Translate to Italian: {i}", "text": f"{i} volte", "id": i} for i in range(8)]
+SAID = [{"question": f"Who is {i}?", "answer": i} for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "rows, ability, unused", [(PAIRS, "translation", ("id",)), (SAID, "dialogue", ())], ids=["pairs", "said"]
+)
+@pytest.mark.parametrize("form", ["captions.jsonl", "rows.jsonl", "rows.csv", "rows.parquet", "folder"])
+def test_pairs_of_prompt_and_answer_need_no_picture(tmp_path, rows, ability, unused, form):
+    source = file = tmp_path / "in" / ("rows.jsonl" if form == "folder" else form)
+    file.parent.mkdir()
+    if form == "rows.csv":
+        file.write_text("\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]), "utf-8")
+    elif form == "rows.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    if form in {"captions.jsonl", "folder"}:
+        source = file.parent
+        (source / "README.md").write_text("# About")
+    imported = import_source(source, tmp_path / "out", test_share=0.3)
+    prompt, text = list(rows[0])[:2]
+    assert asked(imported.dataset) == [(row[prompt], str(row[text]), False) for row in rows]
+    assert imported.dataset.info.ability == ability
+    assert imported.unused == unused
+    assert imported.n_test > 0
+
+
+def test_the_ability_may_be_said(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, SAID)), "utf-8")
+    imported = import_source(tmp_path / "rows.jsonl", tmp_path / "out", ability="translation")
+    assert imported.dataset.info.ability == "translation"
+
+
+def test_a_line_of_json_is_a_text(tmp_path):
+    long = "\n\n".join(["word " * 1000] * 20)
+    lines = [{"text": "One\nand more."}, {"text": "Two."}, {"text": ""}, {"text": long, "group": "books"}]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n", "utf-8")
+    dataset = import_source(tmp_path / "texts.jsonl", tmp_path / "out").dataset
+    rows = dataset.read_documents()
+    assert [row.text for row in rows[:2]] == ["One\nand more.", "Two."]
+    assert {row.group for row in rows[2:]} == {"books"}
+    assert len(rows) > 3
+    assert dataset.info.ability == "text"
+
+
+def test_a_bad_line_is_counted_and_more_are_an_error(tmp_path):
+    lines = [json.dumps({"text": f"Text {i}"}) for i in range(200)]
+    lines[7], lines[9] = '{"text": "open', '["list"]'
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), "utf-8")
+    imported = import_source(tmp_path / "x.jsonl", tmp_path / "out")
+    assert imported.dataset.info.n_rows == 198
+    assert 'x.jsonl, line 8: expected a JSON object, got \'{"text": "open\'' in imported.skipped[0]
+    lines[11] = '{"words": "x"}'
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), "utf-8")
+    with pytest.raises(
+        ValueError, match=r"at most 1 % unreadable documents, got 3 of 200; .* line 12: expected `text`"
+    ):
+        import_source(tmp_path / "x.jsonl", tmp_path / "out", overwrite=True)
+
+
+def test_lines_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"x.jsonl: expected text in UTF-8, got byte 0xe9 at 3"):
+        import_source(tmp_path / "x.jsonl", tmp_path / "out")
+
+
+def test_files_of_rows_keep_the_split_of_their_names(tmp_path):
+    members = [(f"{name}.jsonl", b'{"text": "%s"}' % name.encode()) for name in ("train", "validation")]
+    dataset = import_source(write_zip(tmp_path / "x.zip", members), tmp_path / "out").dataset
+    assert [(row.text, row.split) for row in dataset.read_documents()] == [("train", "train"), ("validation", "test")]
+
+
+def test_a_row_cannot_name_a_file_elsewhere(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png(1))
+    write_folder(tmp_path / "in", [("x.jsonl", b'{"image": "../secret.png", "prompt": "What?", "text": "x"}')])
+    with pytest.raises(ValueError, match=r"x.jsonl, line 1: expected a file within .*, got '../secret.png'"):
+        import_source(tmp_path / "in" / "x.jsonl", tmp_path / "out")
+
+
+def labelled_table(labels, *, names=None, column="label"):
+    images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(len(labels))]
+    table = pa.table({"image": images, column: labels})
+    if names is None:
+        return table
+    features = {"image": {"_type": "Image"}, column: {"names": names, "_type": "ClassLabel"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+@pytest.mark.parametrize(
+    "table, expected",
+    [
+        (labelled_table([1, 0, 1], names=["cat", "dog"]), ["dog", "cat", "dog"]),
+        (labelled_table([1, 0, 1], names=["cat", "dog"], column="labels"), ["dog", "cat", "dog"]),
+        (labelled_table([1, 0, 12]), ["1", "0", "12"]),
+        (labelled_table(["dog", "cat", "dog"]), ["dog", "cat", "dog"]),
+        (labelled_table([1, 0, 1]).replace_schema_metadata({"huggingface": "{"}), ["1", "0", "1"]),
+    ],
+    ids=["names", "labels", "numbers", "words", "damage"],
+)
+def test_labels_of_pictures_become_classes(tmp_path, table, expected):
+    pq.write_table(table, tmp_path / "x.parquet")
+    dataset = import_source(tmp_path / "x.parquet", tmp_path / "out").dataset
+    assert asked(dataset) == [("Which class is this?", name, True) for name in expected]
+    assert dataset.info.ability == "class"
+
+
+def test_labels_without_a_name_are_counted(tmp_path):
+    pq.write_table(labelled_table([1, 2, -1, None], names=["cat", "dog"]), tmp_path / "x.parquet")
+    imported = import_source(tmp_path / "x.parquet", tmp_path / "out", on_bad="skip")
+    assert [row.text for row in imported.dataset.read_documents()] == ["dog"]
+    assert [reason.partition("x.parquet, ")[2] for reason in imported.skipped] == [
+        "row 1: expected one of 2 labels, from 0 on, found 2",
+        "row 2: expected one of 2 labels, from 0 on, found -1",
+        "row 3: expected `text`, `caption`, `answer` or `label`, got label",
+    ]
+
+
+def test_rows_of_questions_about_pictures_as_hubs_keep_them(tmp_path):
+    table = labelled_table([0, 1]).append_column("question", pa.array(["What?", "Where?"]))
+    table = table.append_column("answer", pa.array(["a dot", "here"]))
+    pq.write_table(table, tmp_path / "x.parquet")
+    imported = import_source(tmp_path / "x.parquet", tmp_path / "out")
+    assert asked(imported.dataset) == [("What?", "a dot", True), ("Where?", "here", True)]
+    assert imported.dataset.info.ability == "question"
+    assert imported.unused == ("label",)
+
+
+def test_a_picture_finds_the_class_beside_it_where_it_has_no_caption(tmp_path):
+    members = [("0.png", png(0)), ("0.cls", b"7\n"), ("1.png", png(1)), ("1.cls", b"12"), ("1.json", b'{"width": 6}')]
+    imported = import_source(write_tar(tmp_path / "x.tar", members), tmp_path / "out")
+    assert asked(imported.dataset) == [("Which class is this?", text, True) for text in ("7", "12")]
+    assert imported.dataset.info.ability == "class"
+    assert imported.unused == ("width",)
+    members += [("0.txt", b"a seven"), ("1.caption", b"a dozen")]
+    dataset = import_source(write_tar(tmp_path / "y.tar", members), tmp_path / "y").dataset
+    assert asked(dataset) == [("", "a seven", True), ("", "a dozen", True)]
+
+
+def test_the_command_names_ability_and_columns_that_it_does_not_use(tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("prompt,text,mood\nHello,Hi,glad\nBye,Bye,sad\n", "utf-8")
+    assert main(["data", "import", str(tmp_path / "x.csv"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith("out: 2 documents, 1 of them held out to score on (ability: dialogue), 0 left out\n")
+    assert said.err == (
+        "not used: mood; columns that are understood: file, file_name, image, prompt, question, text, caption, answer, "
+        "label, labels, group, split\n"
+    )
+    assert main(["data", "info", str(tmp_path / "out")]) == 0
+    assert re.search(r"ability +dialogue\n", capsys.readouterr().out)
+
+
+def test_every_ability_can_be_said():
+    assert get_args(get_args(get_type_hints(Options)["ability"])[0]) == get_args(Ability)

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from tyro.conf import Positional, arg
 
-from gato_lite.train.console import print_note
+from gato_lite.train.console import one_line, print_note
 
 EXAMPLE: Final = """\
 mkdir poems && printf 'The fog comes\\non little cat feet.\\n' > poems/fog.txt
@@ -21,11 +21,11 @@ class Options:
     """Make a dataset of text files, of captioned pictures, of rows of either, or of a Minari dataset.
 
     Pictures need captions.csv or captions.jsonl beside them, with `file` and `text` for each, or a NAME.txt beside each
-    NAME.png.
+    NAME.png. A column `prompt` makes them questions and answers; rows of `prompt` and `text` need no picture.
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """A folder, a .tar or .zip of one, a .parquet file, a text file, or minari:NAME."""
+    """A folder, a .tar or .zip of one, a .parquet, .jsonl or .csv file, a text file, or minari:NAME."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder of the new dataset."""
     name: Annotated[str | None, arg(metavar="NAME")] = None
@@ -41,6 +41,8 @@ class Options:
     """SPDX name or words, kept with the data."""
     attribution: Annotated[str | None, arg(metavar="WORDS")] = None
     """Who made the documents, kept with the data."""
+    ability: Literal["text", "caption", "class", "question", "translation", "dialogue"] | None = None
+    """What the documents teach, which is how they are scored; None takes what most of them look like."""
     on_bad: Literal["error", "skip"] = "error"
     """Whether more than one unreadable file in a hundred is an error, or left out and counted."""
     overwrite: bool = False
@@ -50,6 +52,7 @@ class Options:
 def run(options: Options) -> None:
     """Imports, and says what was left out."""
     from gato_lite.train.folders import import_source
+    from gato_lite.train.rows import COLUMNS
 
     imported = import_source(
         options.source,
@@ -60,14 +63,23 @@ def run(options: Options) -> None:
         test_share=options.test_share,
         licence=options.licence,
         attribution=options.attribution,
+        ability=options.ability,
         on_bad=options.on_bad,
         overwrite=options.overwrite,
     )
     for reason in imported.skipped:
         print_note(f"left out: {reason}")
+    if imported.unused:
+        understood = ", ".join(dict.fromkeys(name for names in COLUMNS.values() for name in names))
+        print_note(one_line(f"not used: {_some(imported.unused)}; columns that are understood: {understood}"))
     info = imported.dataset.info
     if info.kind == "control":
         print(f"{options.out}: {info.n_rows:,} episodes, {info.n_skipped} left out")
         return
     held_out = f"{imported.n_test:,} of them held out to score on" if imported.n_test else "none of them held out"
-    print(f"{options.out}: {info.n_rows:,} documents, {held_out}, {len(imported.skipped)} left out")
+    n_left_out = len(imported.skipped)
+    print(f"{options.out}: {info.n_rows:,} documents, {held_out} (ability: {info.ability}), {n_left_out} left out")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")

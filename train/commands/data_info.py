@@ -79,6 +79,7 @@ def _lines(dataset: Dataset) -> list[tuple[str, str]]:
         groups = sorted({document.group for document in documents if document.group})
         lines += [
             ("documents", f"{pictures:,} with a picture; {held_out:,} held out"),
+            ("ability", info.ability or ""),
             ("pictures", _pictures(info.pictures)),
             ("groups", ", ".join(groups[:8]) + (f", … ({len(groups)} in all)" if len(groups) > 8 else "")),
         ]
