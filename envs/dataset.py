@@ -26,7 +26,6 @@ from gato_lite.envs.format import (
     DatasetError,
     DatasetInfo,
     Part,
-    PictureFit,
     Spec,
     read_info,
     write_json,
@@ -42,6 +41,7 @@ from gato_lite.envs.parts import (
     sides,
     write_document_rows,
 )
+from gato_lite.fitting import PictureFit
 from gato_lite.lock import FolderLock
 from gato_lite.spaces import AnySpace, leaf_spaces, lone_surrogate, require_leaf, space_from_json
 
@@ -52,7 +52,6 @@ __all__ = [
     "Document",
     "Episodes",
     "Part",
-    "PictureFit",
     "Spec",
     "Turn",
     "check",

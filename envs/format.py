@@ -9,11 +9,12 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from gato_lite.config import LeafKind, TokenSpec
+from gato_lite.fitting import PictureFit
 from gato_lite.format_version import later_version
 from gato_lite.spaces import Json
 
@@ -54,15 +55,6 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def token_spec(self) -> TokenSpec:
         """The `TokenSpec` with these fields."""
         return TokenSpec(**msgspec.structs.asdict(self))
-
-
-class PictureFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """To what size pictures are fitted, and in which way (`fit` in `train/pictures.py`)."""
-
-    side: Annotated[int, msgspec.Meta(ge=1)]
-    """Pixels of the side of a square; its area is the most pixels that a picture has."""
-    keep_aspect: bool = False
-    """Whether pictures keep their proportions; else they are padded with white to the square."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from gato_lite.chat import Chat
+    from gato_lite.choices import log_likelihoods
     from gato_lite.config import GatoConfig, TokenSpec
     from gato_lite.envs.record import record
     from gato_lite.envs.task import Task
@@ -45,6 +46,7 @@ __all__ = [
     "Vocabulary",
     "generate",
     "load",
+    "log_likelihoods",
     "record",
 ]
 
@@ -61,6 +63,7 @@ _MODULES: Final[dict[str, str]] = {
     "Vocabulary": "gato_lite.tokenizers.vocabulary",
     "generate": "gato_lite.generate",
     "load": "gato_lite.run",
+    "log_likelihoods": "gato_lite.choices",
     "record": "gato_lite.envs.record",
 }
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
+from gato_lite.exchange import Exchange, fitted, lay_out_exchanges
+from gato_lite.fitting import Picture
 from gato_lite.limits import check_max_tokens, check_size
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
@@ -48,7 +49,7 @@ class Chat:
 
         Args:
             prompt: what is said.
-            image: (H, W, 1 to 4) uint8 picture before it.
+            image: (H, W, 1 to 4) uint8 picture before it, fitted as `generate` fits it.
             max_tokens: most pieces of the answer, in 1..`MOST_TOKENS`.
             stop: texts before whose first occurrence the answer ends.
             on_text: called with each new stretch of the answer as it is written.
@@ -58,7 +59,7 @@ class Chat:
         """
         check_max_tokens(max_tokens)
         config = self._gato.config
-        said = Exchange(image=image, prompt=prompt)
+        (said,) = fitted([Exchange(image=image, prompt=prompt)], self._gato.pictures)
         check_size(self._gato, [said])
         # After an answer comes `end`, which is also what a document of text begins with.
         turns = [Exchange(), said] if self.turns else [said]

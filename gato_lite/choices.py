@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from gato_lite.exchange import Exchange, lay_out_exchanges
+from gato_lite.exchange import Exchange, fitted, lay_out_exchanges
+from gato_lite.limits import check_size
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document, lay_out
 
@@ -26,17 +27,23 @@ def log_likelihoods(
 
     Args:
         gato: the model.
-        prompts: the turns of each, the last without an answer.
+        prompts: the turns of each, the last without an answer; pictures are fitted as `generate` fits them.
         choices: answers, none of them empty.
 
     Raises:
         ValueError: there is no choice, or one is empty, or a prompt with a choice is longer than the context.
+
+    Example:
+        >>> asked = [Exchange(image=picture, prompt="what color is the shape?")]  # doctest: +SKIP
+        >>> red, blue = log_likelihoods(gato, [asked], ["red", "blue"])[0]  # doctest: +SKIP
     """
     if not choices or not all(choices):
         raise ValueError(f"choices must be one or more texts, got {list(choices)}")
     vocabulary, config = gato.vocabulary, gato.config
     documents: list[Document] = []
-    for turns in prompts:
+    for given in prompts:
+        turns = fitted(given, gato.pictures)
+        check_size(gato, turns)
         asked, _ = lay_out_exchanges(turns, vocabulary, config.patch_size)
         for choice in choices:
             answered = [*turns[:-1], replace(turns[-1], text=choice)]

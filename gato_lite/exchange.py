@@ -23,17 +23,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from gato_lite.fitting import Picture, PictureFit, check_picture, fit
 from gato_lite.sequence import Tokens, answer_tokens, concatenate, plain, prompt_tokens
 from gato_lite.tokenizers.image import PatchGrid
 from gato_lite.tokenizers.vocabulary import Vocabulary
-
-Picture = npt.NDArray[np.uint8]
-"""(H, W, C) pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +39,22 @@ class Exchange:
     """What is shown and said, and what is answered."""
 
     image: Picture | None = None
-    """A picture, seen before the prompt."""
+    """An (H, W, C) uint8 picture, seen before the prompt: grey, grey and alpha, RGB, or RGB and alpha."""
     prompt: str = ""
     """What is said to the model."""
     text: str = ""
     """What it answers."""
+
+
+def fitted(turns: Sequence[Exchange], how: PictureFit | None) -> list[Exchange]:
+    """The same with their pictures fitted; None leaves them as they are.
+
+    Raises:
+        ValueError: as `fit`.
+    """
+    if how is None:
+        return list(turns)
+    return [turn if turn.image is None else replace(turn, image=fit(turn.image, how)) for turn in turns]
 
 
 def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 16) -> Tokens:
@@ -54,8 +63,7 @@ def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 1
     Raises:
         ValueError: it is not such an array.
     """
-    if picture.ndim != 3 or picture.dtype != np.uint8 or not 1 <= picture.shape[2] <= 4 or not picture.size:
-        raise ValueError(f"a picture must be uint8 (H, W, 1 to 4), got {picture.dtype} {picture.shape}")
+    check_picture(picture)
     height, width, channels = picture.shape
     grid = _patch_grid(height, width, channels, patch_size)
     return Tokens(

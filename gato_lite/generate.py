@@ -14,7 +14,8 @@ import torch
 from gato_lite import limits
 from gato_lite.beams import search
 from gato_lite.choices import log_likelihoods
-from gato_lite.exchange import Exchange, Picture, lay_out_exchanges
+from gato_lite.exchange import Exchange, fitted, lay_out_exchanges
+from gato_lite.fitting import Picture
 from gato_lite.limits import check_beams, check_max_tokens, check_size
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
@@ -60,9 +61,14 @@ def generate(
         gato: the model.
         prompt: text to continue, or a list of them, of which as many share every forward as `CACHE_TOKENS` tokens of
             cache allow; "" with a picture asks for a caption.
-        image: (H, W, 1 to 4) uint8 picture before the text; for a list of prompts a list.
-        before: earlier exchanges, such as examples with their answers; for a list of prompts one run for all or a list.
-        choices: answers to choose from; the likeliest is returned and nothing else is written.
+        image: (H, W, 1 to 4) uint8 picture before the text, of any size: grey, grey and alpha, RGB, or RGB and alpha;
+            for a list of prompts a list, or one for all. It is fitted as the run's pictures were (`Gato.pictures`), to
+            their size and as RGB on white; one that already is such a picture stays as it is. A model that is no run's,
+            or whose run has no pictures, sees it as it is given.
+        before: earlier exchanges, such as examples with their answers, their pictures fitted too; for a list of prompts
+            one run for all or a list.
+        choices: answers to choose from; the likeliest is returned and nothing else is written. How likely each is says
+            `log_likelihoods`.
         max_tokens: most pieces to write, in 1..`MOST_TOKENS`.
         temperature: 0 takes the likeliest piece; above 0 pieces are drawn.
         top_p: draws come from the fewest pieces whose probabilities sum to it.
@@ -77,7 +83,6 @@ def generate(
     Raises:
         ValueError: an argument is out of range, or a prompt fills the whole context: none is ever cut.
     """
-    check_max_tokens(max_tokens)
     check_beams(beams)
     others = {"temperature": temperature > 0.0, "choices": choices is not None, "on_text": on_text is not None}
     if beams > 1 and any(others.values()):
@@ -85,22 +90,58 @@ def generate(
             f"beams={beams} searches for the likeliest answer: expected neither temperature, choices nor on_text with "
             f"it, got {' and '.join(name for name, given in others.items() if given)}"
         )
-    stops = [stop] if isinstance(stop, str) else list(stop)
-    if "" in stops:
-        raise ValueError("stop must be one or more characters, got ''")
     single = isinstance(prompt, str)
     asked = _exchanges([prompt] if isinstance(prompt, str) else list(prompt), image, before)
+    if choices is not None:
+        check_max_tokens(max_tokens)
+        texts = [choices[index] for index in log_likelihoods(gato, asked, choices).argmax(1)]
+    else:
+        texts = write_answers(
+            gato,
+            [fitted(turns, gato.pictures) for turns in asked],
+            max_tokens=max_tokens,
+            sampler=Sampler(temperature, seed, top_p),
+            stop=[stop] if isinstance(stop, str) else stop,
+            on_text=on_text if single else None,
+            beams=beams,
+        )
+    return texts[0] if single else texts
+
+
+@torch.inference_mode()
+def write_answers(
+    gato: Gato,
+    asked: Sequence[Sequence[Exchange]],
+    *,
+    max_tokens: int,
+    sampler: Sampler | None = None,
+    stop: Sequence[str] = (),
+    on_text: Callable[[str], None] | None = None,
+    beams: int = 1,
+) -> list[str]:
+    """As `generate` without choices, after exchanges whose pictures are seen as they are.
+
+    Args:
+        gato: the model.
+        asked: the turns of each prompt, the last without an answer.
+        max_tokens: as of `generate`.
+        sampler: chooses the pieces; None takes the likeliest.
+        stop: texts before which an answer ends.
+        on_text: called with each new stretch of the text of a single prompt.
+        beams: as of `generate`.
+
+    Raises:
+        ValueError: as `generate`.
+    """
+    check_max_tokens(max_tokens)
+    check_beams(beams)
+    if "" in stop:
+        raise ValueError("stop must be one or more characters, got ''")
     if not asked:
         return []
-    for turns in asked:
-        check_size(gato, turns)
-    if choices is not None:
-        likeliest = log_likelihoods(gato, asked, choices).argmax(1).tolist()
-        chosen = [choices[index] for index in likeliest]
-        return chosen[0] if single else chosen
     documents = _documents(gato, asked)
     longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
-    sampler = Sampler(temperature, seed, top_p)
+    sampler = Sampler() if sampler is None else sampler
     n_prompt = max(1, limits.CACHE_TOKENS // (longest * beams))
     texts: list[str] = []
     for start in range(0, len(documents), n_prompt):
@@ -108,14 +149,16 @@ def generate(
         writer = Writer(gato, len(some) * beams, longest)
         hidden = writer.read(range(0, len(some) * beams, beams), some)
         if beams > 1:
-            texts += search(gato, writer, hidden, beams, max_tokens, stop=stops)
+            texts += search(gato, writer, hidden, beams, max_tokens, stop=stop)
         else:
-            texts += writer.write(hidden, max_tokens, sampler, stop=stops, on_text=on_text if single else None)
-    return texts[0] if single else texts
+            texts += writer.write(hidden, max_tokens, sampler, stop=stop, on_text=on_text)
+    return texts
 
 
 def _documents(gato: Gato, asked: Sequence[Sequence[Exchange]]) -> list[Tokens]:
     """The tokens of each prompt, whose context has room for an answer."""
+    for turns in asked:
+        check_size(gato, turns)
     documents = [lay_out_exchanges(turns, gato.vocabulary, gato.config.patch_size)[0] for turns in asked]
     for document in documents:
         if len(document) >= gato.config.context_length:

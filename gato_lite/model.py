@@ -25,6 +25,7 @@ from gato_lite.attention import Backend, attend
 from gato_lite.bins import smooth_table
 from gato_lite.config import GatoConfig
 from gato_lite.embedding import TABLE_STD, Embedding, TokenTensors, to_tensors
+from gato_lite.fitting import PictureFit
 from gato_lite.head import cross_entropy
 from gato_lite.sequence import Stream, Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -156,6 +157,8 @@ class Gato(nn.Module):
             )
         self.formats: tuple[TaskFormat, ...] = ()
         """How the tasks it was trained on are spoken of; `load` fills it in."""
+        self.pictures: PictureFit | None = None
+        """How the pictures of a prompt are fitted; `load` fills in how the run's were. None leaves them as they are."""
         self.embedding = Embedding(config)
         self.transformer = Transformer(config)
         generator = torch.Generator().manual_seed(seed)

@@ -21,6 +21,7 @@ from gymnasium import Space
 
 from gato_lite.checkpoint import Checkpoint, checkpoint_step, load_checkpoint
 from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.fitting import PictureFit
 from gato_lite.format_version import later_version
 from gato_lite.model import Gato
 from gato_lite.names import unknown_name
@@ -33,6 +34,8 @@ FORMAT_VERSION: Final = 1
 CONFIG_FILE: Final = "config.json"
 VOCABULARY_FILE: Final = "vocabulary.json"
 TEXT_MODEL_FILE: Final = "text.model"
+PICTURES_KEY: Final = "pictures"
+"""Of what a run remembers in `training`."""
 
 
 class RunError(ValueError):
@@ -70,6 +73,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Fingerprint of the vocabulary."""
     training: dict[str, Any] = {}  # Any: fields of the training configuration; --resume holds to them
     """How it was trained."""
+
+    @property
+    def pictures(self) -> PictureFit | None:
+        """How the run's pictures were fitted; None where it was trained on none, or does not say."""
+        return msgspec.convert(self.training.get(PICTURES_KEY), PictureFit | None)
 
 
 def run_and_step(path: Path | str) -> tuple[Path, int | None]:
@@ -129,7 +137,7 @@ def read_run_config(run: Path | str) -> RunConfig:
             raise RunError(f"{path}: {problem}")
         config = msgspec.json.decode(data, type=RunConfig)
         _refuse_unknown_fields(msgspec.json.decode(data))
-        _check_data(config.training)
+        _check_training(config)
     except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: not a run's configuration: {error}") from error
     except ValueError as error:
@@ -149,12 +157,16 @@ def _refuse_unknown_fields(stored: Mapping[str, Any]) -> None:  # Any: JSON that
                 raise ValueError(unknown_name(f"field of {place}", name, names))
 
 
-def _check_data(training: Mapping[str, Any]) -> None:  # Any: as RunConfig.training
-    """Raises a ValueError unless the datasets that a run was trained on are pairs of a folder and a weight."""
+def _check_training(config: RunConfig) -> None:
+    """Raises a ValueError unless a run's datasets are pairs of a folder and a weight, and its pictures' fit is one."""
     try:
-        msgspec.convert(training.get("data", []), list[tuple[str, float]])
+        msgspec.convert(config.training.get("data", []), list[tuple[str, float]])
     except msgspec.ValidationError as error:
         raise ValueError(f"training.data: {error}") from error
+    try:
+        _ = config.pictures
+    except msgspec.ValidationError as error:
+        raise ValueError(f"training.{PICTURES_KEY}: {error}") from error
 
 
 def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
@@ -182,7 +194,7 @@ def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
 
 
 def load(run: Path | str, *, step: int | None = None, device: str | torch.device = "cpu") -> Gato:
-    """A trained model with its vocabulary and the formats of its tasks, ready to act.
+    """A trained model with its vocabulary, the formats of its tasks and the size of its pictures, ready to act.
 
     Args:
         run: folder that `gato-lite train` or `gato-lite demo` wrote, or that of one checkpoint in it; or `generalist`,
@@ -207,6 +219,7 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     gato = Gato(config.model, vocabulary)
     load_weights(gato, checkpoint)
     gato.formats = config.tasks
+    gato.pictures = config.pictures
     return gato.to(device).eval()
 
 

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "envs": {
         *SHARED,
         "gato_lite.envs",
+        "gato_lite.fitting",
         "gato_lite.format_version",
         "gato_lite.lock",
         "gato_lite.spaces",

@@ -24,7 +24,7 @@ from gato_lite.envs.dataset import Dataset, DatasetError, Document
 from gato_lite.envs.format import Ability
 from gato_lite.envs.recording import folder_name
 from gato_lite.exchange import Exchange
-from gato_lite.generate import generate
+from gato_lite.generate import write_answers
 from gato_lite.model import Gato
 from gato_lite.names import unknown_name
 from gato_lite.run import read_run_config
@@ -184,14 +184,14 @@ def _answers(
     order = sorted(range(len(documents)), key=lambda index: len(documents[index].prompt))
     for start in range(0, len(order), BATCH):
         some = [documents[index] for index in order[start : start + BATCH]]
-        written = generate(
-            gato,
-            [document.prompt for document in some],
-            [None if blind or document.image is None else decode_picture(document.image) for document in some],
-            before=[[_exchange(turn.image, turn.prompt, turn.text) for turn in document.before] for document in some],
-            max_tokens=MAX_TOKENS,
-            beams=beams,
-        )
+        asked = [
+            [
+                *(_exchange(turn.image, turn.prompt, turn.text) for turn in document.before),
+                _exchange(None if blind else document.image, document.prompt),
+            ]
+            for document in some
+        ]
+        written = write_answers(gato, asked, max_tokens=MAX_TOKENS, beams=beams)
         for index, text in zip(order[start : start + BATCH], written, strict=True):
             answers[index] = text
         if on_progress is not None:
@@ -199,7 +199,7 @@ def _answers(
     return answers
 
 
-def _exchange(image: bytes | None, prompt: str, text: str) -> Exchange:
+def _exchange(image: bytes | None, prompt: str, text: str = "") -> Exchange:
     return Exchange(image=None if image is None else decode_picture(image), prompt=prompt, text=text)
 
 

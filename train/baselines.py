@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from gato_lite.envs.dataset import Document
+from gato_lite.fitting import square
 from gato_lite.tokenizers.text import TextTokenizer
-from gato_lite.train.pictures import decode_picture, square
+from gato_lite.train.pictures import decode_picture
 
 _SIDE: Final = 32
 _BLOCK: Final = 256

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from gato_lite import __version__
 from gato_lite.names import unknown_name
-from gato_lite.train.console import PROGRAM, one_line, print_error
+from gato_lite.train.console import PROGRAM, describe, one_line, print_error
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -270,7 +270,7 @@ def _explain(error: Exception) -> tuple[str, int] | None:
         return _explain_import(error)
     if isinstance(error, OSError):
         wrong = isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError)
-        return _describe(error), WRONG_INPUT if wrong else FAILED
+        return describe(error), WRONG_INPUT if wrong else FAILED
     if isinstance(error, ValueError):
         return str(error), WRONG_INPUT
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
@@ -306,13 +306,6 @@ def _explain_import(error: ImportError) -> tuple[str, int] | None:
     if package in _EXTRA_OF:
         return f"the package {package} is missing: pip install 'gato_lite[{_EXTRA_OF[package]}]'", WRONG_INPUT
     return None
-
-
-def _describe(error: OSError) -> str:
-    """`FILE: what is wrong`, where the system says only a number and a phrase."""
-    if error.strerror is None or error.filename is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
 
 
 if __name__ == "__main__":

@@ -167,3 +167,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers
     for row in (header, *rows):
         cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         print("  ".join(cells).rstrip())
+
+
+def describe(error: OSError) -> str:
+    """`FILE: what is wrong`, where the system says only a number and a phrase."""
+    if error.strerror is None or error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"

@@ -18,7 +18,8 @@ from PIL import Image
 
 from gato_lite.envs.dataset import Document as StoredDocument
 from gato_lite.envs.dataset import Turn
-from gato_lite.exchange import Exchange, Picture, lay_out_exchanges, picture_tokens, text_tokens
+from gato_lite.exchange import Exchange, lay_out_exchanges, picture_tokens, text_tokens
+from gato_lite.fitting import Picture
 from gato_lite.sequence import TEXT_PLACES, Document, Tokens, concatenate, select
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.pictures import decode_picture

@@ -34,10 +34,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
-from gato_lite.envs.format import INFO_FILE, Ability, PictureFit
+from gato_lite.envs.format import INFO_FILE, Ability
+from gato_lite.fitting import CELL, MAX_PIXELS, PictureFit, fit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
 from gato_lite.train.items import Item, OnBad, Reader, read_text, text_items
-from gato_lite.train.pictures import CELL, MAX_PIXELS, SUFFIXES, decode_picture, encode_png, fit
+from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png
 from gato_lite.train.rows import TABLES, columns_of, json_object, row_items, split_of_file, table_rows
 from gato_lite.train.tables import table_items
 from gato_lite.train.templates import apparent_ability

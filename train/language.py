@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gato_lite.envs.dataset import Document
-from gato_lite.exchange import text_tokens
-from gato_lite.generate import generate
+from gato_lite.exchange import Exchange, text_tokens
+from gato_lite.generate import generate, write_answers
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document as TokenDocument
 from gato_lite.sequence import lay_out
@@ -84,7 +84,7 @@ def score_captions(
     captions: list[str] = []
     for start in range(0, len(pictures), batch):
         some = pictures[start : start + batch]
-        captions += generate(gato, [""] * len(some), some, max_tokens=24)
+        captions += write_answers(gato, [[Exchange(image=image)] for image in some], max_tokens=24)
     truth = [document.text for document in test]
     own = caption_scores(captions, truth)
     grouped = len({document.group for document in train}) > 1

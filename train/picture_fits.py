@@ -7,7 +7,7 @@ Decisions:
 - Of several datasets that differ, the fit with the largest weight in the mixture counts, of equal ones the first:
   the model has seen most pictures of that kind.
 - A run remembers it in its `config.json`; where none of its datasets has pictures, from the run that it began with.
-  An older run's datasets are looked at again, those that are still there.
+  `load` takes it from there. An older run's datasets are looked at again, those that are still there.
 """
 
 from __future__ import annotations
@@ -15,18 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
-
-import msgspec
 
 from gato_lite.envs.dataset import Dataset
-from gato_lite.envs.format import PictureFit
-from gato_lite.run import CONFIG_FILE, RunError, read_run_config
+from gato_lite.fitting import PictureFit
+from gato_lite.run import PICTURES_KEY, read_run_config
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.shelf import dataset_folder
-
-KEY: Final = "pictures"
-"""Of what a run remembers in `training`."""
 
 
 def dataset_fit(dataset: Dataset) -> PictureFit | None:
@@ -56,14 +50,12 @@ def run_fit(run: Path) -> PictureFit | None:
 
     Raises:
         FileNotFoundError: there is no run.
-        RunError: what it remembers is damaged.
+        RunError: its configuration is damaged.
     """
-    training = read_run_config(run).training
-    if KEY in training:
-        try:
-            return msgspec.convert(training[KEY], PictureFit | None)
-        except msgspec.ValidationError as error:
-            raise RunError(f"{run}/{CONFIG_FILE}: training.{KEY}: {error}") from error
+    config = read_run_config(run)
+    training = config.training
+    if PICTURES_KEY in training:
+        return config.pictures
     found: list[tuple[Dataset, float]] = []
     for name, weight in training.get("data", []):
         try:

@@ -5,14 +5,12 @@ Decisions:
 - What cannot be trusted is checked before a pixel is decoded: the file's format and its number of pixels.
 - The EXIF orientation is applied. Transparent pixels lie on white. Of a moving picture the first frame counts.
 - Grey of 16 bits is scaled to 8 (65535 → 255), not clipped. Palette, grey, CMYK, YCbCr and Lab become RGB.
-- `fit` is the one way to a model's picture size, whether pictures are imported or prompt a run, so that a prompt looks
-  like what the model was trained on. It pads to a square with white, or keeps the aspect within the square's area.
+- Their size stays what it is: `gato_lite.fitting` is the one way to a model's.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import struct
 import warnings
 import zlib
@@ -23,21 +21,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from gato_lite.envs.format import PictureFit
+from gato_lite.fitting import MAX_PIXELS, on_white
 
 FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 """File formats that are read, as Pillow names them."""
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 """File names that are taken for pictures."""
-MAX_PIXELS: Final = 64_000_000
-"""Pixels of the largest picture that is decoded; a small file can claim billions."""
 MAX_BYTES: Final = 256 * 2**20
 """Bytes of the largest file that is read; a member of an archive can claim any number."""
-WHITE: Final = 255
-CELL: Final = 16
-"""Pixels of which sides are multiples where the aspect is kept: the patch size of every preset."""
-STRETCH: Final = 2.0
-"""How much a wrong aspect counts against sides that are shorter than the budget allows, both as logarithms."""
 
 
 def decode_picture(
@@ -93,68 +84,6 @@ def encode_png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def resize(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """`pixels` at another size, antialiased."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def square(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "S S 3"]:
-    """`pixels` in the middle of a white square of `side` pixels, as large as fits."""
-    height, width = pixels.shape[:2]
-    longest = max(height, width)
-    if height != width:  # shrink first: padding a 60,000 × 2 picture to a square takes gigabytes
-        small = max(1, round(height * side / longest)), max(1, round(width * side / longest))
-        pixels = resize(pixels, *small)
-        canvas = np.full((side, side, 3), WHITE, np.uint8)
-        top, left = (side - small[0]) // 2, (side - small[1]) // 2
-        canvas[top : top + small[0], left : left + small[1]] = pixels
-        return canvas
-    return resize(pixels, side, side)
-
-
-def keep_aspect(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """`pixels` at about their own aspect within the area of a square of `side` pixels; nothing is padded or cut off.
-
-    Always: both sides are multiples of u = min(16, `side`), at least u, and their product is at most `side`². So a
-    model whose patch size p divides u reads at most (`side`/p)² patches, all of them whole. Of any other p it reads
-    fewer than (`side`/p)² + (H2 + W2)/p + 1, because the last patch of a row or column may lie in part beyond the edge.
-    A square stays one, and a picture turned on its side gives the result turned.
-
-    The aspect cannot always be met. Of the grids of u×u cells within the budget the one is taken that is best in two
-    things at once: an aspect near the picture's, which counts twice, and sides near those that the whole budget would
-    give. For pictures of up to 4:1 the aspect is off by at most 19 % in 64², 11 % in 128² and 7 % in 224². A picture
-    longer than the longest row of cells becomes that row.
-
-    Source: Lee et al. 2023, "Pix2Struct", section 3.1 (as many patches as fit the budget, at the picture's own aspect).
-    Differs from the paper, which scales by the budget and rounds rows and columns down: that is off by up to 41 % in
-    64² and 12 % in 224².
-    """
-    height, width = pixels.shape[:2]
-    cell = min(CELL, side)
-    short, long = _grid(max(height, width) / min(height, width), side * side // cell**2)
-    rows, columns = (short, long) if height <= width else (long, short)
-    return resize(pixels, rows * cell, columns * cell)
-
-
-def _grid(aspect: float, n_cell: int) -> tuple[int, int]:
-    """Short and long side, in cells, of the grid of at most `n_cell` cells for an aspect (long/short) of at least 1."""
-
-    def cost(grid: tuple[int, int]) -> float:
-        short, long = grid
-        return math.hypot(STRETCH * math.log(long / short / aspect), math.log(n_cell / (short * long)) / 2)
-
-    shorts = range(1, math.isqrt(n_cell) + 1)
-    near = ((short, math.floor(short * aspect) + more) for short in shorts for more in (0, 1))
-    return min(((short, min(long, n_cell // short)) for short, long in near), key=cost)
-
-
-def fit(pixels: UInt8[np.ndarray, "H W 3"], how: PictureFit) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """`pixels` at the size, and in the way, of a dataset's or a run's other pictures."""
-    return (keep_aspect if how.keep_aspect else square)(pixels, how.side)
-
-
 def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
@@ -173,7 +102,4 @@ def _to_rgb(picture: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
         return np.repeat(grey[:, :, None], 3, axis=2)  # (H, W, 3)
     if upright.mode == "F":
         raise ValueError(f"{name}: expected pixels of 8 or 16 bits, got floating point; save it as PNG")
-    if upright.has_transparency_data:
-        canvas = Image.new("RGBA", upright.size, (WHITE, WHITE, WHITE, 255))
-        upright = Image.alpha_composite(canvas, upright.convert("RGBA"))
-    return np.array(upright.convert("RGB"))
+    return on_white(upright)

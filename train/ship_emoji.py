@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gato_lite.envs.dataset import Document
-from gato_lite.train.pictures import decode_picture, encode_png, square
+from gato_lite.fitting import square
+from gato_lite.train.pictures import decode_picture, encode_png
 
 STYLES: Final = {"noto": "google", "twemoji": "twitter"}
 """Name of each drawing style, and of its package `emoji-datasource-…`."""

@@ -19,6 +19,7 @@ from gato_lite.lock import FolderLock
 from gato_lite.model import Gato
 from gato_lite.run import (
     CONFIG_FILE,
+    PICTURES_KEY,
     TEXT_MODEL_FILE,
     VOCABULARY_FILE,
     RunConfig,
@@ -37,7 +38,6 @@ from gato_lite.train.asking import Rounds
 from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
 from gato_lite.train.evaluate import evaluator
 from gato_lite.train.loop import Length, Progress, Trainer
-from gato_lite.train.picture_fits import KEY as PICTURES_KEY
 from gato_lite.train.picture_fits import mixture_fit, run_fit
 from gato_lite.train.plans import Plan
 from gato_lite.train.ranks import ALONE, Ranks

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
+from gato_lite.fitting import MAX_PIXELS
 from gato_lite.train import cli
 from gato_lite.train.folders import import_source
-from gato_lite.train.pictures import MAX_PIXELS, decode_picture, encode_png
+from gato_lite.train.pictures import decode_picture, encode_png
 
 PICTURE = encode_png(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8))
 

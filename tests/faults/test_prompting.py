@@ -103,16 +103,15 @@ def test_the_command_refuses_in_one_line(run: Path, tmp_path: Path, capsys: pyte
             ["--image", str(picture)],
             f"{picture}: expected at most 64,000,000 pixels: Image size (400000000 pixels)",
         ),
-        (
-            ["--requests", str(requests)],
-            f"{requests}, line 1: expected at most 1,000,000 characters, got more; shorten",
-        ),
         (["word " * 10_000], "the prompt has 50,000 characters, but the context holds 48 tokens of at most"),
     ]:
         assert main(["prompt", str(run), *arguments]) == 2
         told = capsys.readouterr().err
         assert f"gato-lite: error: {expected}" in told
         assert told.count("\n") == 1
+    assert main(["prompt", str(run), "--requests", str(requests)]) == 1
+    expected = {"line": 1, "error": "expected at most 1,000,000 characters, got more; shorten it"}
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 PROMPTS = [f"{word} {number}" * repeat for number in range(4) for word, repeat in [("key", 1), ("secret", 4), ("", 2)]]

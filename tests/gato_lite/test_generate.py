@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from gato_lite.chat import Chat
 from gato_lite.choices import log_likelihoods
 from gato_lite.exchange import Exchange, lay_out_exchanges
+from gato_lite.fitting import PictureFit, fit
 from gato_lite.generate import generate
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sampling import Sampler
@@ -147,6 +149,30 @@ def test_what_is_no_picture(gato: Gato, wrong: np.ndarray) -> None:
 def test_one_picture_for_all_prompts(gato: Gato) -> None:
     shown = picture(9, 9)
     assert generate(gato, ["a", "b"], shown, max_tokens=5) == generate(gato, ["a", "b"], [shown, shown], max_tokens=5)
+
+
+@pytest.mark.parametrize("how", [PictureFit(side=32), PictureFit(side=32, keep_aspect=True)])
+def test_pictures_are_fitted_as_the_runs_were(make: Callable[..., Gato], how: PictureFit) -> None:
+    gato = make()
+    large = [picture(70, 90), picture(64, 40, 4)]
+    small = [fit(shown, how) for shown in large]
+    choices = ["a", "a green boat"]
+    as_given = generate(gato, ["this", ""], large, max_tokens=9)
+    expected = generate(gato, ["this", ""], small, max_tokens=9)
+    after_one, nats = _after_one(gato, small), log_likelihoods(gato, [[Exchange(image=small[1])]], choices)
+    gato.pictures = how
+    assert generate(gato, ["this", ""], large, max_tokens=9) == expected != as_given
+    assert generate(gato, ["this", ""], small, max_tokens=9) == expected
+    assert _after_one(gato, large) == after_one
+    assert np.array_equal(log_likelihoods(gato, [[Exchange(image=large[1])]], choices), nats)
+
+
+def _after_one(gato: Gato, shown: list[np.ndarray]) -> tuple[str, str]:
+    chat = Chat(gato)
+    return (
+        generate(gato, "this", shown[1], before=[Exchange(image=shown[0], text="a cat")], max_tokens=9),
+        chat.say("one", shown[0], max_tokens=9) + chat.say("two", shown[1], max_tokens=9),
+    )
 
 
 def test_earlier_exchanges_are_read_first(gato: Gato) -> None:

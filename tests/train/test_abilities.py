@@ -11,6 +11,7 @@ import pytest
 from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.exchange import Exchange
+from gato_lite.fitting import PictureFit
 from gato_lite.generate import generate
 from gato_lite.model import Gato
 from gato_lite.run import TaskFormat, read_run_config
@@ -35,11 +36,11 @@ def gato() -> Gato:
 def answering(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> None:
     """Lets the model say what a test wants, by the prompt; scoring is what is tested."""
 
-    def said(_gato: Gato, prompts: list[str], images: list[object], **_: object) -> list[str]:
-        return ["blind" if image is None and prompt in {"?", "colour?"} else answers[prompt]
-                for prompt, image in zip(prompts, images, strict=True)]  # fmt: skip
+    def said(_gato: Gato, asked: list[list[Exchange]], **_: object) -> list[str]:
+        return ["blind" if last.image is None and last.prompt in {"?", "colour?"} else answers[last.prompt]
+                for *_, last in asked]  # fmt: skip
 
-    monkeypatch.setattr(abilities, "generate", said)
+    monkeypatch.setattr(abilities, "write_answers", said)
 
 
 def test_answers_are_those_of_generate(gato: Gato, tmp_path: Path) -> None:
@@ -56,6 +57,9 @@ def test_answers_are_those_of_generate(gato: Gato, tmp_path: Path) -> None:
         generate(gato, "a", max_tokens=abilities.MAX_TOKENS),
     ]
     assert (score.n, score.ability, score.metric) == (2, "dialogue", "exact match")
+    other_size = Gato(gato.config).eval()
+    other_size.pictures = PictureFit(side=48)
+    assert score_documents(other_size, dataset).examples == score.examples, "documents are seen as they are stored"
 
 
 def test_answers_of_a_beam_search(gato: Gato, tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ import torch
 from PIL import Image
 
 import gato_lite
+from gato_lite import fitting
 from gato_lite.envs.dataset import Document, Turn, write_documents
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
-from gato_lite.train import cli, pictures
+from gato_lite.train import cli
 from gato_lite.train.cli import COMMANDS, main
 from gato_lite.train.commands import eval as eval_command
+from gato_lite.train.commands import prompt
 from gato_lite.train.recipes import RECIPES
 
 NO_PICTURES = (
@@ -316,8 +318,64 @@ def test_prompts_from_a_file(capsys, run, tmp_path, monkeypatch):
     assert second["image"] == str(picture)
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asked[0])))
     assert json.loads(told(capsys, "prompt", run, "--requests", "-", "--max-tokens", 5)[1]) == first
-    requests.write_text('{"prompt": "a"}\n{"promt": "b"}', "utf-8")
-    assert f"{requests}, line 2: expected a request such as" in refused(capsys, "prompt", run, "--requests", requests)
+    chosen = json.loads(
+        told(capsys, "prompt", run, "--requests", requests, "--choice", "a", "--choice", "b")[1].split("\n")[0]
+    )
+    assert max(chosen["log_likelihoods"], key=chosen["log_likelihoods"].get) == chosen["text"]
+
+
+def test_a_bad_request_has_an_error_of_its_own(capsys, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt, "BATCH", 3)
+    monkeypatch.setattr(prompt, "MOST_CHARACTERS", 3000)
+    no_picture = tmp_path / "no.png"
+    requests = tmp_path / "requests.jsonl"
+    lines = [
+        '{"prompt": "The fog"}',
+        '{"promt": "b"}',
+        "",
+        json.dumps({"prompt": "a", "image": str(no_picture)}),
+        json.dumps({"prompt": "boat " * 500}),
+        json.dumps({"prompt": "x" * 9000}),
+        '{"prompt": "The"}',
+        '{"prompt": "\udcff"}',
+        '{"prompt": "a", "text": "b"}',
+        '{"prompt": "The fog"}',
+    ]
+    requests.write_text("\n".join(lines), "utf-8", "surrogateescape")
+    code, out, err = told(capsys, "prompt", run, "--requests", requests, "--max-tokens", 5)
+    assert (code, err) == (1, "")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer.get("line") for answer in answers] == [None, 2, 4, 5, 6, None, 8, 9, None]
+    for answer, expected in zip(
+        [answer["error"] for answer in answers if "error" in answer],
+        [
+            'expected a request such as {"prompt": "…"}: Object contains unknown field `promt`',
+            f"{no_picture}: no such file or directory",
+            "the prompt is 503 tokens, but the context holds 256 with the answer",
+            "expected at most 3,000 characters, got more; shorten it",
+            'expected a request such as {"prompt": "…"}: \'utf-8\' codec',
+            "expected `text` in the turns of `before` alone",
+        ],
+        strict=True,
+    ):
+        assert answer.startswith(expected)
+    alone = told(capsys, "prompt", run, "The fog", "--max-tokens", 5)[1].removesuffix("\n")
+    assert answers[0] == answers[-1] == {"prompt": "The fog", "image": None, "text": alone, "seed": 0}
+    refused(capsys, "prompt", run, "--requests", requests, "--temperature", -1)
+
+
+def test_requests_are_answered_while_others_are_still_to_come(capsys, run, monkeypatch):
+    class Slow(io.StringIO):
+        def readline(self, size=-1):
+            line = super().readline(size)
+            heard.append(capsys.readouterr().out.count("\n"))
+            return line
+
+    heard = []
+    monkeypatch.setattr(prompt, "BATCH", 2)
+    monkeypatch.setattr("sys.stdin", Slow('{"prompt": "a"}\n' * 4))
+    assert main(["prompt", str(run), "--requests", "-", "--max-tokens", "2"]) == 0
+    assert heard == [0, 0, 2, 0, 2]
 
 
 def test_chat(capsys, run, tmp_path, monkeypatch):
@@ -346,6 +404,11 @@ def test_prompt(capsys, run, tmp_path):
         capsys, "prompt", run, "--image", picture, "--image", picture, "and", "--choice", "a", "--choice", "b"
     )
     assert (code, out.strip()) in {(0, "a"), (0, "b")}
+    asked = ["prompt", run, "The fog", "--choice", "comes", "--choice", "never", "--json"]
+    nats = json.loads(told(capsys, *asked)[1])["log_likelihoods"]
+    given = [[gato_lite.Exchange(prompt="The fog")]]
+    assert list(nats) == ["comes", "never"]
+    assert list(nats.values()) == gato_lite.log_likelihoods(gato_lite.load(run), given, list(nats))[0].tolist()
     whole = told(capsys, "prompt", run, "The fog", "--max-tokens", 9)[1].removesuffix("\n")
     assert told(capsys, "prompt", run, "The fog", "--max-tokens", 9, "--stop", whole[4:6])[1] == whole[:4] + "\n"
     searched = told(capsys, "prompt", run, "The fog", "--max-tokens", 5, "--beams", 3)
@@ -442,11 +505,11 @@ def test_pictures_of_any_aspect(capsys, tmp_path, monkeypatch):
 
     seen = []
 
-    def watched(pixels, how, fit=pictures.fit):
+    def watched(pixels, how, fit=fitting.fit):
         seen.append(fit(pixels, how).shape)
         return fit(pixels, how)
 
-    monkeypatch.setattr(pictures, "fit", watched)
+    monkeypatch.setattr(fitting, "fit", watched)
     for size in ([], ["--image-size", 64]):
         assert told(capsys, "prompt", run, "--image", source / "red.png", "--max-tokens", 2, *size)[::2] == (0, "")
     assert seen == [(16, 48, 3), (32, 96, 3)]

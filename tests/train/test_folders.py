@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gato_lite.envs.dataset import Dataset
-from gato_lite.envs.format import Ability, PictureFit
+from gato_lite.envs.format import Ability
+from gato_lite.fitting import PictureFit
 from gato_lite.train import items
 from gato_lite.train.cli import main
 from gato_lite.train.commands.data_import import Options

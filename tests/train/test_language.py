@@ -9,7 +9,7 @@ import torch
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Document
-from gato_lite.exchange import text_tokens
+from gato_lite.exchange import Exchange, text_tokens
 from gato_lite.model import Gato
 from gato_lite.train import language
 from gato_lite.train.language import bits_per_byte, score_captions, score_text
@@ -89,12 +89,12 @@ def test_captions_are_compared_with_the_nearest_picture(monkeypatch: pytest.Monk
     test = [Document(picture(10), "black", "test", "b"), Document(picture(250), "snow", "test", "a")]
     asked: list[int] = []
 
-    def named(gato: Gato, prompts: list[str], pictures: list[np.ndarray], *, max_tokens: int) -> list[str]:
+    def named(gato: Gato, prompts: list[list[Exchange]], *, max_tokens: int) -> list[str]:
         asked.append(len(prompts))
-        assert prompts == [""] * len(pictures)
+        pictures = [turn.image for (turn,) in prompts if turn == Exchange(image=turn.image) and turn.image is not None]
         return ["Black" if shown.mean() < 128 else "snow flake" for shown in pictures]
 
-    monkeypatch.setattr(language, "generate", named)
+    monkeypatch.setattr(language, "write_answers", named)
     found = score_captions(gato_of(16), train, test, batch=1, n_example=5)
     assert asked == [1, 1]
     assert (found.exact, found.n) == (0.5, 2)

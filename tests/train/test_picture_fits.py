@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
-from gato_lite.envs.format import PictureFit
-from gato_lite.run import CONFIG_FILE, RunError, read_run_config
+from gato_lite.fitting import PictureFit
+from gato_lite.run import CONFIG_FILE, RunError, load, read_run_config
 from gato_lite.train.loop import Length
 from gato_lite.train.picture_fits import dataset_fit, mixture_fit, run_fit
 from gato_lite.train.pictures import encode_png
@@ -78,7 +78,7 @@ def test_a_run_remembers_it_when_its_data_is_gone(config: TrainConfig, tmp_path:
     run = trained(config, tmp_path / "run", words, data)
     shutil.rmtree(data.path)
     assert read_run_config(run).training["pictures"] == {"side": 48, "keep_aspect": True}
-    assert run_fit(run) == KEPT
+    assert run_fit(run) == load(run).pictures == KEPT
 
 
 def test_a_run_without_pictures_has_that_of_the_run_it_began_with(
@@ -102,7 +102,7 @@ def test_an_older_run_looks_into_its_data(config: TrainConfig, tmp_path: Path, w
 
 
 def test_the_published_run_has_the_size_of_the_shipped_pictures() -> None:
-    assert run_fit(Path("generalist")) == PictureFit(side=32)
+    assert run_fit(Path("generalist")) == load("generalist").pictures == PictureFit(side=32)
 
 
 @pytest.mark.parametrize("bad", [{"side": 0}, {"side": 64, "shape": "round"}, 64])

@@ -21,11 +21,12 @@ import torch
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.record import record_task
+from gato_lite.fitting import square
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.bench.measure import take_turns
 from gato_lite.train.datasets import open_data, sources_of
 from gato_lite.train.mixture import Mixture
-from gato_lite.train.pictures import decode_picture, encode_png, square
+from gato_lite.train.pictures import decode_picture, encode_png
 from gato_lite.train.settings import TrainConfig
 
 TOKENS_PER_STEP: Final = 4096

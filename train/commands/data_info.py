@@ -10,7 +10,8 @@ from tyro.conf import Positional, arg
 from gato_lite.train.console import print_json, print_table
 
 if TYPE_CHECKING:
-    from gato_lite.envs.dataset import Dataset, PictureFit
+    from gato_lite.envs.dataset import Dataset
+    from gato_lite.fitting import PictureFit
 
 EXAMPLE: Final = "gato-lite data info emoji"
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import itertools
 import json
 import math
 import sys
@@ -13,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 import msgspec
 from tyro.conf import Positional, UseAppendAction, arg
 
-from gato_lite.train.console import print_json, print_note
+from gato_lite.train.console import describe, print_json, print_note
 
 if TYPE_CHECKING:
-    from gato_lite.envs.format import PictureFit
-    from gato_lite.exchange import Exchange, Picture
+    from gato_lite.exchange import Exchange
+    from gato_lite.fitting import Picture, PictureFit
     from gato_lite.model import Gato
 
 EXAMPLE: Final = """\
@@ -30,7 +34,7 @@ SHIPPED_SIZE: Final = 32
 MOST_CHARACTERS: Final = 1_000_000
 """Of a line that is read; far more than a context holds."""
 BATCH: Final = 64
-"""Requests that share a forward."""
+"""Requests that are read, and answered together, before the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class Options:
     """Answer line after line of standard input, all of them one conversation; `/image PNG` shows a picture."""
     requests: Annotated[Path | None, arg(metavar="FILE")] = None
     """Answer many at once: each line is a JSON object with prompt, image and before, a list of earlier turns with
-    prompt, image and text; - is standard input."""
+    prompt, image and text; - is standard input. A line that cannot be answered becomes an object of line and error."""
     max_tokens: int = 64
     """Most pieces to write."""
     temperature: float = 0.0
@@ -66,7 +70,7 @@ class Options:
     """Side in pixels of the square that pictures are fitted into, or whose area they have at most if the run's pictures
     kept their aspect; None takes the size of the pictures the run was trained on."""
     json: bool = False
-    """Write JSON."""
+    """Write JSON; with --choice it says the log-likelihood of each in nats."""
 
     def __post_init__(self) -> None:
         ways = {
@@ -93,60 +97,75 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     before: list[Request] = []
 
 
-def run(options: Options) -> None:
-    """Writes the text as it comes, or all of it as JSON."""
+def run(options: Options) -> int:
+    """Writes the text as it comes, or all of it as JSON; 1 if a request could not be answered."""
+    from gato_lite.exchange import Exchange
     from gato_lite.generate import generate
     from gato_lite.run import load
 
     gato = load(options.run)
     see = _eyes(options, gato)
-    how: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_p", "seed")}  # Any: options
     if options.chat:
-        _chat(options, gato, see, how)
-        return
+        _chat(options, gato, see)
+        return 0
+    how: dict[str, Any] = {  # Any: options
+        name: getattr(options, name) for name in ("max_tokens", "temperature", "top_p", "seed", "stop", "beams")
+    }
+    generate(gato, [], choices=options.choice or None, **how)  # what no prompt can have is refused at once
     if options.requests is not None:
-        _answer(options, gato, see, how)
-        return
+        return _answer(options, see, lambda asked: _said(gato, asked, options.choice, how), options.requests)
     shown = [see(path) for path in options.image]
-    streamed = not options.json and not options.choice and options.beams == 1
-    text = generate(
-        gato,
-        options.text,
-        shown[-1] if shown else None,
-        before=_pictures(shown[:-1]),
-        choices=options.choice or None,
-        max_tokens=options.max_tokens,
-        stop=options.stop,
-        on_text=_write if streamed else None,
-        beams=options.beams,
-        **how,
-    )
+    before = [Exchange(image=picture) for picture in shown[:-1]]
+    image = shown[-1] if shown else None
+    if not options.json and not options.choice and options.beams == 1:
+        generate(gato, options.text, image, before=before, on_text=_write, **how)
+        print()
+        return 0
+    (said,) = _said(gato, [[*before, Exchange(image=image, prompt=options.text)]], options.choice, how)
     if options.json:
         images = [str(path) for path in options.image]
-        image = images[0] if len(images) == 1 else images or None
-        print_json({"prompt": options.text, "image": image, "text": text, "seed": options.seed})
+        path = images[0] if len(images) == 1 else images or None
+        print_json({"prompt": options.text, "image": path, **said, "seed": options.seed})
     else:
-        print("" if streamed else text)
+        print(said["text"])
+    return 0
+
+
+def _said(
+    gato: Gato, asked: Sequence[Sequence[Exchange]], choices: Sequence[str], how: dict[str, Any]
+) -> list[dict[str, Any]]:  # Any: JSON
+    """The text after each prompt, and how likely each of given answers is."""
+    from gato_lite.choices import log_likelihoods
+    from gato_lite.generate import generate
+
+    if choices:
+        return [
+            {"text": choices[int(nats.argmax())], "log_likelihoods": dict(zip(choices, nats.tolist(), strict=True))}
+            for nats in log_likelihoods(gato, asked, choices)
+        ]
+    prompts, images = [turns[-1].prompt for turns in asked], [turns[-1].image for turns in asked]
+    texts = generate(gato, prompts, images, before=[turns[:-1] for turns in asked], **how)
+    return [{"text": text} for text in texts]
 
 
 def _eyes(options: Options, gato: Gato) -> Callable[[Path], Picture]:
-    """What turns a file into a picture such as the run was trained on, once it is known that there is one."""
-    from gato_lite.train.pictures import decode_picture, fit
+    """What turns a file into a picture such as the run was trained on, small enough for many to wait."""
+    from gato_lite.fitting import fit
+    from gato_lite.train.pictures import decode_picture
 
-    known: list[PictureFit] = []
+    @functools.cache
+    def how() -> PictureFit:
+        gato.pictures = _fit_of(options, gato)
+        return gato.pictures
 
-    def see(path: Path) -> Picture:
-        pixels = decode_picture(path)
-        if not known:
-            known.append(_fit_of(options, gato))
-        return fit(pixels, known[0])
-
-    return see
+    if options.image_size is not None:
+        how()
+    return lambda path: fit(decode_picture(path), how())
 
 
 def _fit_of(options: Options, gato: Gato) -> PictureFit:
     """How a prompt's pictures are fitted: as the run's were, to another size where that is asked for."""
-    from gato_lite.envs.format import PictureFit
+    from gato_lite.fitting import PictureFit
     from gato_lite.train.picture_fits import run_fit
 
     how = run_fit(options.run)
@@ -163,16 +182,10 @@ def _fit_of(options: Options, gato: Gato) -> PictureFit:
     return PictureFit(side=side, keep_aspect=how.keep_aspect)
 
 
-def _pictures(pictures: Sequence[Picture]) -> list[Exchange]:
-    from gato_lite.exchange import Exchange
-
-    return [Exchange(image=picture) for picture in pictures]
-
-
-def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture], how: dict[str, Any]) -> None:
+def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture]) -> None:
     from gato_lite.chat import Chat
 
-    chat = Chat(gato, **how)
+    chat = Chat(gato, temperature=options.temperature, top_p=options.top_p, seed=options.seed)
     image: Picture | None = None
     for line in _lines("you> "):
         word, _, rest = line.partition(" ")
@@ -193,71 +206,87 @@ def _lines(greeting: str) -> Iterator[str]:
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         _write(greeting)
-    for line in _bounded(sys.stdin, "standard input"):
+    for number, line in enumerate(_bounded(sys.stdin), 1):
+        _check_length(line, f"standard input, line {number}: ")
         if line.strip():
             yield line.strip()
         if is_terminal:
             _write(greeting)
 
 
-def _bounded(stream: TextIO, name: str) -> Iterator[str]:
-    """The lines of a stream, none of which may exhaust the memory."""
-    number = 0
+def _bounded(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream; of one that could exhaust the memory only the beginning, which is too long."""
     while line := stream.readline(MOST_CHARACTERS + 1):
-        number += 1
-        if len(line) > MOST_CHARACTERS:
-            raise ValueError(
-                f"{name}, line {number}: expected at most {MOST_CHARACTERS:,} characters, got more; shorten it"
-            )
+        rest = line
+        while len(rest) > MOST_CHARACTERS and not rest.endswith("\n"):
+            rest = stream.readline(MOST_CHARACTERS + 1)
         yield line
 
 
-def _answer(options: Options, gato: Gato, see: Callable[[Path], Picture], how: dict[str, Any]) -> None:
-    """Answers every request, as many at once as share a forward, a JSON object a line in their order."""
-    from gato_lite.generate import generate
+def _check_length(line: str, where: str = "") -> None:
+    if len(line) > MOST_CHARACTERS:
+        raise ValueError(f"{where}expected at most {MOST_CHARACTERS:,} characters, got more; shorten it")
 
-    requests = list(_requests(options.requests))
-    for start in range(0, len(requests), BATCH):
-        some = requests[start : start + BATCH]
-        turns = [[_exchange(turn, see) for turn in (*request.before, request)] for request in some]
-        texts = generate(
-            gato,
-            [request.prompt for request in some],
-            [own[-1].image for own in turns],
-            before=[own[:-1] for own in turns],
-            choices=options.choice or None,
-            max_tokens=options.max_tokens,
-            stop=options.stop,
-            beams=options.beams,
-            **how,
-        )
-        for request, text in zip(some, texts, strict=True):
-            answer = {"prompt": request.prompt, "image": request.image, "text": text, "seed": options.seed}
+
+Say = Callable[[Sequence[Sequence["Exchange"]]], list[dict[str, Any]]]  # Any: JSON
+"""What is said to each of some prompts."""
+
+
+def _answer(options: Options, see: Callable[[Path], Picture], say: Say, file: Path) -> int:
+    """Answers every request, a batch of them at once, a JSON object a line in their order; 1 if one has an error."""
+    failed = 0
+    lines = _request_lines(file)
+    while some := list(itertools.islice(lines, BATCH)):
+        read = [_read(line, see) for _, line in some]
+        said = iter(_said_to_each(say, [turns for _, turns in read if turns]))
+        for (number, _), (told, turns) in zip(some, read, strict=True):
+            answer = told | next(said) if turns else told
+            failed |= "error" in answer
+            if "error" in answer:
+                answer = {"line": number, "error": answer["error"]}
+            else:
+                answer["seed"] = options.seed
             _write(json.dumps(answer, ensure_ascii=False) + "\n")
+    return int(failed)
 
 
-def _requests(file: Path | None) -> Iterator[Request]:
-    if file is None or str(file) == "-":
-        yield from _read_requests(sys.stdin, "standard input")
-    else:
-        with file.open(encoding="utf-8") as stream:
-            yield from _read_requests(stream, str(file))
+def _said_to_each(say: Say, asked: Sequence[Sequence[Exchange]]) -> list[dict[str, Any]]:  # Any: JSON
+    """What is said to each; a prompt that is refused, which all are before any is answered, leaves the others."""
+    try:
+        return say(asked)
+    except ValueError as error:
+        if len(asked) == 1:
+            return [{"error": str(error)}]
+    half = len(asked) // 2
+    return _said_to_each(say, asked[:half]) + _said_to_each(say, asked[half:])
 
 
-def _read_requests(stream: TextIO, name: str) -> Iterator[Request]:
-    for number, line in enumerate(_bounded(stream, name), 1):
-        if line.strip():
-            try:
-                request = msgspec.json.decode(line, type=Request)
-            except msgspec.MsgspecError as error:
-                raise ValueError(
-                    f'{name}, line {number}: expected a request such as {{"prompt": "…"}}: {error}'
-                ) from error
-            if request.text or any(turn.before for turn in request.before):
-                raise ValueError(
-                    f"{name}, line {number}: expected `text` in the turns of `before` alone, and no `before` there"
-                )
-            yield request
+def _request_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines that say something, with their numbers; a byte that is no UTF-8 is no reason to stop."""
+    with contextlib.ExitStack() as stack:
+        if str(file) != "-":
+            stream: TextIO = stack.enter_context(file.open(encoding="utf-8", errors="surrogateescape"))
+        else:
+            stream = sys.stdin
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="surrogateescape")
+        yield from ((number, line) for number, line in enumerate(_bounded(stream), 1) if line.strip())
+
+
+def _read(line: str, see: Callable[[Path], Picture]) -> tuple[dict[str, Any], list[Exchange]]:  # Any: JSON
+    """What the answer to a request repeats of it, and its turns; or its error, and none."""
+    try:
+        _check_length(line)
+        try:
+            request = msgspec.json.decode(line, type=Request)
+        except ValueError as error:
+            raise ValueError(f'expected a request such as {{"prompt": "…"}}: {error}') from error
+        if request.text or any(turn.before for turn in request.before):
+            raise ValueError("expected `text` in the turns of `before` alone, and no `before` there")
+        turns = [_exchange(turn, see) for turn in (*request.before, request)]
+    except (ValueError, OSError) as error:
+        return {"error": describe(error) if isinstance(error, OSError) else str(error)}, []
+    return {"prompt": request.prompt, "image": request.image}, turns
 
 
 def _exchange(turn: Request, see: Callable[[Path], Picture]) -> Exchange:

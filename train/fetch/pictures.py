@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gato_lite.envs.dataset import Document
+from gato_lite.fitting import square
 from gato_lite.train.fetch.packages import members
-from gato_lite.train.pictures import decode_picture, encode_png, square
+from gato_lite.train.pictures import decode_picture, encode_png
 from gato_lite.train.ship_emoji import twins
 from gato_lite.train.templates import caption, labelled, question
 
