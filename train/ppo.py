@@ -30,8 +30,9 @@ from gato_lite.envs.experts import AnyEnv, Clipped, Rule
 from gato_lite.envs.networks import BOUND, WEIGHTS_FILE, Layer, Network
 from gato_lite.envs.policies import Array, Moments, keep_policy
 
-NAMES: Final = ("Ant", "Walker2d")
-"""The environments that one was looked for in."""
+DEVIATIONS: Final = {"Ant": 0.5, "Walker2d": 1.0}
+"""Environments that one was looked for in, with the deviation of the first actions from their mean: where wide ones
+cost more than a step is worth, what is learnt first is how to fall."""
 N_ENV: Final = 8
 """Environments that are played side by side."""
 N_STEP: Final = 512
@@ -142,11 +143,11 @@ def advantages(played: Played, values: Array) -> Array:
 class Learner:
     """Actor, critic, and the steps of gradient descent on them."""
 
-    def __init__(self, n_observation: int, n_action: int, seed: int) -> None:
+    def __init__(self, n_observation: int, n_action: int, *, deviation: float, seed: int) -> None:
         weights = Generator().manual_seed(seed)
         self.actor = _layers(n_observation, n_action, 0.01, weights)
         self.critic = _layers(n_observation, 1, 1.0, weights)
-        self.log_std = nn.Parameter(torch.zeros(n_action))
+        self.log_std = nn.Parameter(torch.full((n_action,), math.log(deviation)))
         self.parameters = [*self.actor.parameters(), *self.critic.parameters(), self.log_std]
         self.optimiser = torch.optim.Adam(self.parameters, lr=LEARNING_RATE, eps=1e-5)
 
@@ -218,6 +219,7 @@ def learn(
     *,
     steps: int,
     seed: int,
+    deviation: float = 1.0,
     command: str = "",
     on_judged: Callable[[int, float], None] | None = None,
 ) -> Network:
@@ -227,6 +229,7 @@ def learn(
         make_env: Makes the environment: Box to Box.
         steps: Of the environments, all together; the last update is finished.
         seed: Of weights, noise and episodes.
+        deviation: Of the first actions from their mean.
         command: To be noted with the policy.
         on_judged: Called with the steps made and the mean return after them, every tenth update.
 
@@ -237,7 +240,7 @@ def learn(
     generator = np.random.default_rng(seed)
     judge = make_env()
     players = Players([make_env() for _ in range(N_ENV)], generator)
-    learner = Learner(len(players.seen.mean), len(players.bounds[0]), seed)
+    learner = Learner(len(players.seen.mean), len(players.bounds[0]), deviation=deviation, seed=seed)
     best: Network | None = None
     n_update = max(1, -(-steps // (N_ENV * N_STEP)))
     for update in range(1, n_update + 1):
@@ -280,7 +283,7 @@ def main() -> None:
     import gymnasium as gym
 
     parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("name", choices=sorted(DEVIATIONS), metavar="NAME", help=", ".join(sorted(DEVIATIONS)))
     parser.add_argument("--steps", type=int, required=True, help="of the environments, all together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS_FILE, help="file of policies; others in it stay")
@@ -290,6 +293,7 @@ def main() -> None:
         lambda: gym.make(f"{options.name}-v5", disable_env_checker=True),
         steps=options.steps,
         seed=options.seed,
+        deviation=DEVIATIONS[options.name],
         command=f"{_COMMAND} {options.name} --steps {options.steps} --seed {options.seed}",
         on_judged=lambda steps, score: print(f"{options.name} {steps:,} steps {score:.1f}", flush=True),
     )

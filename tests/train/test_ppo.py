@@ -144,7 +144,8 @@ def test_rewards_are_shares_of_the_deviation_of_the_return():
 
 
 def test_likelihoods_are_those_of_a_normal_distribution():
-    learner = Learner(3, 2, seed=0)
+    learner = Learner(3, 2, deviation=0.5, seed=0)
+    assert torch.allclose(learner.log_std.exp(), torch.tensor(0.5))
     with torch.no_grad():
         learner.log_std.copy_(torch.tensor([-1.0, 0.5]))
         observations, actions = torch.randn(6, 3), torch.randn(6, 2)
@@ -159,7 +160,7 @@ def one_update(monkeypatch, *, advantage, left=1.0, clip=ppo.CLIP, seed=0):
     """How likely what was done is before and after an update, and the critic's error before and after."""
     monkeypatch.setattr(ppo, "CLIP", clip)
     generator = np.random.default_rng(seed)
-    learner = Learner(3, 2, seed=0)
+    learner = Learner(3, 2, deviation=0.5, seed=0)
     played = Played(
         generator.normal(size=(N_STEP + 1, 8, 3)),
         generator.normal(size=(N_STEP, 8, 2)),
@@ -216,7 +217,7 @@ def test_a_rule_is_the_networks():
 
 
 def test_the_shipped_policies_say_where_they_come_from():
-    assert set(policies()) <= set(ppo.NAMES)
+    assert set(policies()) <= set(ppo.DEVIATIONS)
     for name, policy in policies().items():
         assert policy.command.startswith(f"python -m gato_lite.train.ppo {name} --steps ")
         assert np.shape(policy.layers[0].weights)[1] == len(policy.mean) == len(policy.std)
