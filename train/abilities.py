@@ -108,13 +108,14 @@ def _found_and_lost(run: Path) -> tuple[dict[str, Dataset], list[str]]:
     """The run's datasets of documents that hold something out, and what is told of data that cannot be read."""
     config = read_run_config(run)
     recorded = {folder_name(task.name) for task in config.tasks}  # nobody asks for documents in these
+    is_published = "published" in config.training  # what it was trained on did not come with it
     found: dict[str, Dataset] = {}
     lost: list[str] = []
     for folder, _ in config.training.get("data", []):
         try:
             dataset = Dataset.open(dataset_folder(folder))
         except (FileNotFoundError, DatasetError) as error:
-            if Path(folder).name not in recorded:
+            if Path(folder).name not in recorded and not is_published:
                 lost.append(str(error) if isinstance(error, DatasetError) else f"{Path(folder).absolute()} (not found)")
             continue
         if dataset.info.kind == "documents" and dataset.read_documents("test"):

@@ -30,7 +30,7 @@ def generalist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     gato = Gato(GatoConfig(**shape, vocab_size=vocabulary.size), vocabulary)
     lake = task_format(LAKE, gym.spaces.Discrete(16), gym.spaces.Discrete(4), TokenSpec(), None)
     run = tmp_path / "published" / "generalist"
-    training = {"data": [["data/lake", 1.0]]}  # which is not there, as with any run of somebody else's
+    training = {"data": [["data/lake", 1.0]], "published": "generalist"}  # the data did not come with it
     level = task_format("babyai/GoToObj", gym.spaces.Discrete(16), gym.spaces.Discrete(4), TokenSpec(), None)
     monkeypatch.setitem(MODULES, "babyai", ("no_such_module",))
     config = RunConfig(model=gato.config, tasks=(lake, level), vocabulary=vocabulary.fingerprint, training=training)

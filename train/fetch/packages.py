@@ -8,7 +8,7 @@ that were noted when it came is not fetched again; what a killed client leaves i
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import io
 import lzma
 import os
@@ -108,7 +108,7 @@ def _download(package: Package, folder: Path) -> Path:
     hand = f"or put a file {package.pattern} into {folder} and run the command again"
     where, missing = "on the path", shutil.which(client) is None
     if client == "pip":  # that of this Python is what is run
-        where, missing = f"in {sys.executable}", importlib.util.find_spec("pip") is None
+        where, missing = f"in {sys.executable}", not any(importlib.metadata.distributions(name="pip"))
     if missing:
         raise FetchError(f"{package}: expected {client} {where}, found none; install {INSTALL[client]}, {hand}")
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:

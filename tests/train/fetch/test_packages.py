@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -90,12 +91,26 @@ def test_what_pip_cannot_find_can_be_brought_by_hand(shop: Path, tmp_path: Path)
 
 
 def test_a_missing_pip_is_told_how_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: [])
     told = (
         f"expected pip in {sys.executable}, found none; install it with `python -m ensurepip` or `uv pip install pip`"
     )
     with pytest.raises(FetchError, match=re.escape(f"pip:x@1: {told}, or put a file")):
         fetch(Package("pip", "x", "1"), tmp_path)
+
+
+def test_looking_for_pip_leaves_setuptools_its_distutils(tmp_path: Path) -> None:
+    """`importlib.util.find_spec("pip")` would take setuptools' distutils away from who compiles later."""
+    program = f"""
+from pathlib import Path
+from gato_lite.train.fetch.packages import FetchError, Package, fetch
+try:
+    fetch(Package("pip", "no such name", "1"), Path({str(tmp_path)!r}))
+except FetchError:
+    import distutils.core
+    import setuptools
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
 
 
 APT: str = """#!/bin/sh
