@@ -85,8 +85,8 @@ PUBLISHED: Final[dict[str, Published]] = {
         ),
         jat_iqm=0.85,
         differs=(
-            "JAT's experts are agents trained by reinforcement learning, ours controllers, linear policies and small networks: a score "
-            "of 1 is another return there"
+            "JAT's experts are agents trained by reinforcement learning, ours controllers, linear policies and small "
+            "networks: a score of 1 is another return there"
         ),
         gato="",
     ),
