@@ -95,7 +95,7 @@ class Rounds:
     def _is_slow(self) -> bool:
         """Whether asking leaves a run of so many minutes too little of them."""
         trainer = self.trainer
-        timed = trainer.length.minutes is not None
+        timed = trainer.length.steps is None
         return timed and self.seconds > LARGEST_SHARE * (self.seconds + trainer.elapsed_s)
 
     def _ask(self) -> None:

@@ -51,22 +51,38 @@ RETRY_S: Final = 2.0
 
 @dataclass
 class Length:
-    """How long a run is: steps, or minutes of training; the learning rate ends when it does."""
+    """How long a run is: steps, minutes of training, or minutes of CPU time; the learning rate ends when it does."""
 
     steps: int | None = None
     minutes: float | None = None
+    cpu_minutes: float | None = None
+    """Of all threads together: a busy machine takes longer, and trains as much."""
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError(f"give either steps or minutes, got steps={self.steps}, minutes={self.minutes}")
-        given = self.steps if self.steps is not None else self.minutes
-        if given is None or not math.isfinite(given) or given <= 0:
-            raise ValueError(f"a run's length must be above 0, got steps={self.steps}, minutes={self.minutes}")
+        given = [value for value in (self.steps, self.minutes, self.cpu_minutes) if value is not None]
+        told = f"steps={self.steps}, minutes={self.minutes}, cpu_minutes={self.cpu_minutes}"
+        if len(given) != 1:
+            raise ValueError(f"give one of steps, minutes and cpu_minutes, got {told}")
+        if not math.isfinite(given[0]) or given[0] <= 0:
+            raise ValueError(f"a run's length must be above 0, got {told}")
 
-    def progress(self, step: int, elapsed_s: float) -> float:
+    def progress(self, step: int, elapsed_s: float, cpu_s: float) -> float:
         """Share of the run that is done, in [0, 1]."""
-        done = step / max(self.steps, 1) if self.steps is not None else elapsed_s / 60 / max(self.minutes or 0.0, 1e-9)
+        if self.steps is not None:
+            done = step / self.steps
+        elif self.minutes is not None:
+            done = elapsed_s / 60 / self.minutes
+        else:
+            done = cpu_s / 60 / (self.cpu_minutes or math.inf)
         return min(done, 1.0)
+
+    def less(self, seconds: float, cpu_seconds: float) -> Length:
+        """What is left of its minutes for training when something else takes some of them."""
+        if self.minutes is not None:
+            return Length(minutes=max(self.minutes - seconds / 60, 0.1))
+        if self.cpu_minutes is not None:
+            return Length(cpu_minutes=max(self.cpu_minutes - cpu_seconds / 60, 0.1))
+        return self
 
 
 @dataclass
@@ -120,6 +136,8 @@ class Trainer:
         self.step = 0
         self.elapsed_s = 0.0
         """Seconds of training and of evaluating in between; set-up is left out."""
+        self.cpu_s = 0.0
+        """CPU time of this process meanwhile, all its threads together, in seconds."""
         self.skipped: list[int] = []
         """Steps that were skipped because a loss or gradient was not finite."""
         self._on_progress = on_progress
@@ -169,6 +187,7 @@ class Trainer:
         self.step = checkpoint.step
         try:
             self.elapsed_s = float(checkpoint.state["elapsed_s"])
+            self.cpu_s = float(checkpoint.state.get("cpu_s", self.elapsed_s))
             self.skipped = [int(step) for step in checkpoint.state["skipped"]]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error!r}") from error
@@ -196,6 +215,7 @@ class Trainer:
             optimizer=self._optimiser.tensors(),
             state={
                 "elapsed_s": self.elapsed_s,
+                "cpu_s": self.cpu_s,
                 "skipped": self.skipped,
                 "seed": self.config.seed,
                 "vocabulary": self.gato.vocabulary.fingerprint,
@@ -207,7 +227,7 @@ class Trainer:
     @property
     def done(self) -> float:
         """Share of the run, in [0, 1]."""
-        return self.length.progress(self.step, self.elapsed_s)
+        return self.length.progress(self.step, self.elapsed_s, self.cpu_s)
 
     def train(self, until: float = 1.0) -> None:
         """Trains until that share of the run is done, and saves.
@@ -248,22 +268,23 @@ class Trainer:
     @property
     def _where(self) -> dict[str, float]:
         """What every line of metrics begins with."""
-        return {"step": self.step, "elapsed_s": round(self.elapsed_s, 3), "progress": round(self.done, 5)}
+        times = {"elapsed_s": round(self.elapsed_s, 3), "cpu_s": round(self.cpu_s, 3)}
+        return {"step": self.step, **times, "progress": round(self.done, 5)}
 
     def _part(self, step: int) -> Part:
         return self._transfer.send(self.mixture.part(step, self._gradient.n_shard, self.ranks))
 
     def _ends(self, until: float, signals: Signals) -> bool:
-        """Whether the steps end here, on all ranks alike: by the first one's clock, or by a signal to any."""
-        clock = self.elapsed_s if self.ranks.is_first else 0.0
-        self.elapsed_s, number = self.ranks.largest([clock, float(signals.received or 0)])
+        """Whether the steps end here, on all ranks alike: by the first one's clocks, or by a signal to any."""
+        clocks = [self.elapsed_s, self.cpu_s] if self.ranks.is_first else [0.0, 0.0]
+        self.elapsed_s, self.cpu_s, number = self.ranks.largest([*clocks, float(signals.received or 0)])
         if number and signals.received is None:
             signals.received = int(number)
         return self.done >= until or bool(number)
 
     def _step(self, parts: Prefetch[Part], meter: Meter, journal: Journal) -> Meter:
         """One step, logged where it is time to; the meter that goes on."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         waited = parts.waited_s
         part = self._read(parts)
         try:
@@ -276,6 +297,7 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - start
         self.elapsed_s += seconds
+        self.cpu_s += time.process_time() - cpu_start
         meter.waited_s += parts.waited_s - waited
         if losses is None:
             self._skip(part.step, journal)
@@ -316,7 +338,7 @@ class Trainer:
         """Scores the model on the first rank, while the others wait; a signal ends it without a score."""
         if not self.ranks.is_first:
             return
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         self.gato.eval()
         scores: dict[str, float] | None = None
         with signals.at_once():
@@ -327,6 +349,7 @@ class Trainer:
             self._note(journal, "score_by_suite", scores)
         self.gato.train()
         self.elapsed_s += time.perf_counter() - start
+        self.cpu_s += time.process_time() - cpu_start
 
     def _update(self, part: Part) -> Losses | None:
         """One optimiser step; None if its loss or gradient is not finite, and then nothing has changed.

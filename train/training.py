@@ -60,6 +60,7 @@ FREE: Final = frozenset(
     {
         "steps",
         "minutes",
+        "cpu_minutes",
         "accumulate",
         "compile",
         "checkpoint_activations",
@@ -231,7 +232,7 @@ def train_run(
         config: the recipe.
         data: dataset folders, or names of shipped ones, each with its weight in the mixture.
         out: the run's folder.
-        length: steps or minutes; the learning rate ends with them.
+        length: steps, minutes or CPU minutes; the learning rate ends with them.
         init: a run to begin with the weights of; the model has its shape then, and still knows its tasks.
         text_model: a SentencePiece model for the text pieces; None takes that of `init`, or the shipped one.
         resume: go on from the newest checkpoint.
@@ -316,6 +317,7 @@ def _train_run(
         "data": [[str(name), weight] for name, weight in data],
         "steps": length.steps,
         "minutes": length.minutes,
+        "cpu_minutes": length.cpu_minutes,
         PICTURES_KEY: msgspec.to_builtins(pictures),
         **({} if init is None else {"init": str(init)}),
         **({} if text_model is None else {"text_model": str(text_model)}),
@@ -348,7 +350,7 @@ def _train_run(
         trainer.train()
     else:
         rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, workers=workers)
-        rounds.train(lambda: _without(length, rounds.seconds))
+        rounds.train(lambda: length.less(rounds.seconds, rounds.seconds * workers))
     return out
 
 
@@ -392,8 +394,3 @@ def of_shape(config: TrainConfig, gato: Gato) -> TrainConfig:
         if replace(given, **{name: getattr(shape, name) for name in _LATER}) == shape:
             return changed
     raise RunError(f"expected a run whose model has the shape of a preset to begin with, found {shape}")
-
-
-def _without(length: Length, seconds: float) -> Length:
-    """What is left of a run's minutes for training when asking experts takes some."""
-    return length if length.minutes is None else Length(minutes=max(length.minutes - seconds / 60, 0.1))

@@ -100,7 +100,7 @@ def wait_until(condition: Callable[[], object], pid: int) -> None:
         time.sleep(0.001)
 
 
-CLOCKED = {"elapsed_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
+CLOCKED = {"elapsed_s", "cpu_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
 
 
 def metrics(run: Path) -> list[dict[str, object]]:

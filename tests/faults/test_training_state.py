@@ -74,7 +74,7 @@ def trainer(run: Path, sources: list[Source], steps: int, config: TrainConfig = 
     return Trainer(gato, mixture(sources, config), run, config, Length(steps=steps), **options)
 
 
-CLOCKED = {"elapsed_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
+CLOCKED = {"elapsed_s", "cpu_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

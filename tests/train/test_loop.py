@@ -83,7 +83,7 @@ def trainer(run: Path, length: Length | None = None, config: TrainConfig = CONFI
 def metrics(run: Path) -> list[dict[str, Any]]:
     """Lines of metrics, without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    clocked = {"elapsed_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
+    clocked = {"elapsed_s", "cpu_s", "tokens_per_s", "target_tokens_per_s", "utilisation", "waited_s"}
     return [{key: value for key, value in line.items() if key not in clocked} for line in lines]
 
 
@@ -175,6 +175,28 @@ def test_minutes_go_on_where_they_were(tmp_path: Path) -> None:
     second.resume()
     assert second.elapsed_s == first.elapsed_s
     assert second.done >= 0.5
+
+
+def test_cpu_minutes_count_work_and_not_waiting(tmp_path: Path) -> None:
+    """A machine that is busy with something else takes longer, and trains as much."""
+    made = trainer(tmp_path, Length(cpu_minutes=1.0 / 60), replace(CONFIG, log_every=1))
+    update = made._update
+    made._update = lambda part: (time.sleep(0.05), update(part))[1]  # type: ignore[method-assign]
+    made.train(until=0.5)
+    again = trainer(tmp_path, Length(cpu_minutes=1.0 / 60))
+    again.resume()
+    assert again.cpu_s == made.cpu_s
+    again.train()
+    assert 1.0 <= again.cpu_s < 1.5
+    assert made.elapsed_s > made.cpu_s
+    assert again.done == 1.0
+
+
+def test_what_else_takes_minutes() -> None:
+    assert Length(minutes=10.0).less(60.0, 120.0) == Length(minutes=9.0)
+    assert Length(cpu_minutes=10.0).less(60.0, 120.0) == Length(cpu_minutes=8.0)
+    assert Length(minutes=1.0).less(90.0, 180.0) == Length(minutes=0.1)
+    assert Length(steps=10).less(60.0, 120.0) == Length(steps=10)
 
 
 def poison(made: Trainer, steps: set[int]) -> None:
@@ -300,8 +322,8 @@ def test_training_outside_the_main_thread(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({}, "give either steps or minutes, got steps=None, minutes=None"),
-        ({"steps": 1, "minutes": 1.0}, "give either steps or minutes, got steps=1, minutes=1.0"),
+        ({}, "give one of steps, minutes and cpu_minutes, got steps=None, minutes=None"),
+        ({"steps": 1, "minutes": 1.0}, "give one of steps, minutes and cpu_minutes, got steps=1, minutes=1.0"),
         ({"steps": -1}, "a run's length must be above 0, got steps=-1, minutes=None"),
         ({"minutes": -0.5}, "a run's length must be above 0, got steps=None, minutes=-0.5"),
     ],
@@ -313,9 +335,10 @@ def test_lengths_that_cannot_be(arguments: dict[str, Any], message: str) -> None
 
 @given(st.integers(1, 1000), st.integers(0, 2000), st.floats(0, 1e5))
 def test_progress_is_a_share(steps: int, step: int, elapsed: float) -> None:
-    assert 0.0 <= Length(steps=steps).progress(step, elapsed) <= 1.0
-    assert 0.0 <= Length(minutes=steps / 10).progress(step, elapsed) <= 1.0
-    assert Length(steps=steps).progress(max(steps, 1), 0.0) == 1.0
+    assert 0.0 <= Length(steps=steps).progress(step, elapsed, elapsed) <= 1.0
+    assert 0.0 <= Length(minutes=steps / 10).progress(step, elapsed, 0.0) <= 1.0
+    assert 0.0 <= Length(cpu_minutes=steps / 10).progress(step, 0.0, elapsed) <= 1.0
+    assert Length(steps=steps).progress(max(steps, 1), 0.0, 0.0) == 1.0
 
 
 def test_a_run_stopped_before_its_first_step_saves_its_fresh_weights(tmp_path: Path) -> None:

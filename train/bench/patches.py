@@ -1,4 +1,4 @@
-"""Which patch encoder suits one's pictures: each trains the same model for as long, then names held-out pictures."""
+"""Which patch encoder suits one's pictures: each trains the same model for as much CPU time, then names held-out pictures."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def score_encoder(
     out: Path,
     *,
     recipe: str,
-    minutes: float,
+    cpu_minutes: float,
     documents: int,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
@@ -107,13 +107,13 @@ def score_encoder(
         data: a dataset of pictures.
         out: folder of the run.
         recipe: everything else of how it is trained.
-        minutes: of training, by the clock: run one at a time, nothing beside it.
+        cpu_minutes: of training.
         documents: most held-out documents.
         seed: of weights, batches and the choice of documents.
         on_progress: called every few steps.
     """
     config = replace(find_recipe(recipe), patch_encoder=encoder, patch_size=patch_size, seed=seed)
-    train_run(config, [(data, 1.0)], out, length=Length(minutes=minutes), on_progress=on_progress)
+    train_run(config, [(data, 1.0)], out, length=Length(cpu_minutes=cpu_minutes), on_progress=on_progress)
     gato = load(out)
     score = score_documents(gato, open_data(data), n=documents, seed=seed)
     last = _last_line(out / "metrics.jsonl")

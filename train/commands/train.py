@@ -43,7 +43,9 @@ class Options:
     out: Annotated[Path, arg(metavar="RUN")]
     """Folder of the run."""
     minutes: Annotated[float | None, arg(metavar="M")] = None
-    """Minutes to train for; 10 where --steps is not given either."""
+    """Minutes to train for; 10 where neither --steps nor --cpu-minutes is given."""
+    cpu_minutes: Annotated[float | None, arg(metavar="M")] = None
+    """Minutes of CPU time to train for, all threads together: a busy machine takes longer, and trains as much."""
     steps: Annotated[int | None, arg(metavar="N")] = None
     """Steps to train for, in place of minutes."""
     preset: Annotated[str | None, arg(metavar="NAME")] = None
@@ -110,8 +112,8 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     check_beginning(
         init=options.init, text_model=options.text_model, resume=options.resume, from_step=options.from_step
     )
-    minutes = DEFAULT_MINUTES if options.minutes is None and options.steps is None else options.minutes
-    length = Length(steps=options.steps, minutes=minutes)
+    given = (options.steps, options.minutes, options.cpu_minutes)
+    length = Length(minutes=DEFAULT_MINUTES) if given == (None,) * 3 else Length(*given)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
     added = weighted(options.add)
     data = weighted(options.data or SHIPPED) if plan is None else _record(options, plan, ranks)
