@@ -8,6 +8,7 @@ A run that is resumed takes the rounds up to its checkpoint as they are, and ask
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Training steps before it."""
     seconds: float
     """That it took."""
+    cpu_seconds: float | None = None
+    """CPU time of all its processes; None in rounds that did not count it."""
     solved: dict[str, float]
     """Share of the episodes with success, of tasks that know it."""
 
@@ -68,6 +71,8 @@ class Rounds:
         self.trainer = trainer
         self.seconds = 0.0
         """That asking has taken."""
+        self.cpu_seconds = 0.0
+        """CPU time that it has taken, of all its processes."""
         self._weighted = list(weighted)
         self._parts = parts
         self._asked = {name: max(1, round(part.asked * scale)) for name, part in parts.items() if part.asked}
@@ -103,13 +108,14 @@ class Rounds:
         ranks, step = self.trainer.ranks, self.trainer.step
         folder = self._folder / f"step_{step}"
         if ranks.is_first:
-            start = time.monotonic()
+            start, cpu_start = time.monotonic(), _cpu_seconds()
             partial = self._folder / f".step_{step}.partial"
             for old in (partial, folder):
                 shutil.rmtree(old, ignore_errors=True)
             _, solved = relabel(self.trainer.run, self._asked, partial, seed=self._n_done, workers=self._workers)
-            seconds = time.monotonic() - start
-            write_whole(partial / "asked.json", to_json(Asked(step=step, seconds=round(seconds, 3), solved=solved)))
+            took = {"seconds": time.monotonic() - start, "cpu_seconds": _cpu_seconds() - cpu_start}
+            asked = Asked(step=step, solved=solved, **{key: round(value, 3) for key, value in took.items()})
+            write_whole(partial / "asked.json", to_json(asked))
             partial.rename(folder)
             self.trainer.note("solved_by_suite", _by_suite(solved))
         ranks.wait()
@@ -129,12 +135,18 @@ class Rounds:
         except (OSError, msgspec.MsgspecError) as error:
             raise RunError(f"{file}: expected a round as training writes it, found damage: {error}") from error
         self.seconds += asked.seconds
+        self.cpu_seconds += asked.seconds if asked.cpu_seconds is None else asked.cpu_seconds
         self._n_done += 1
         datasets = [Dataset.open(path.parent) for path in sorted(folder.glob("*/dataset.json"))]
         new = [(dataset, self._parts[dataset.info.task].weight / len(self._until)) for dataset in datasets]
         trainer = self.trainer
         self._weighted += weighted_sources(new, trainer.gato.vocabulary, trainer.config)
         trainer.mixture = make_mixture(self._weighted, trainer.gato.vocabulary, trainer.config)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def _by_suite(shares: Mapping[str, float]) -> dict[str, float]:

@@ -103,9 +103,12 @@ def _balance() -> dict[str, Part]:
         "mujoco/*": Part(100, 0.3, 6),
         "mujoco/InvertedPendulum": Part(50, 0.2, 12),
         "mujoco/Reacher": Part(300, 0.3, 16),
-        "mujoco/HalfCheetah": Part(100, 0.6, 8),
         "mujoco/Pusher": Part(200, 0.3, 8),
-        "mujoco/InvertedDoublePendulum": Part(100, 0.4, 12),
+        "mujoco/InvertedDoublePendulum": Part(100, 0.5, 200),
+        "mujoco/HalfCheetah": Part(100, 1.0, 40),
+        "mujoco/Hopper": Part(100, 0.6, 60),
+        "mujoco/Walker2d": Part(100, 0.8, 60),
+        "mujoco/Ant": Part(100, 0.8, 40),
     }
 
 
@@ -126,15 +129,22 @@ def _missions() -> list[dict[str, Part]]:
             "babyai/GoToDoor": Part(1500, 0.3),
             "babyai/GoToImpUnlock": Part(100, 0.1),
             "babyai/Unlock": Part(150, 0.15),
-            "babyai/BossLevel*": Part(300, 0.25),
-            "babyai/Synth*": Part(400, 0.2),
+            "babyai/BossLevel*": Part(300, 0.4),
+            "babyai/Synth*": Part(400, 0.3),
+            "babyai/GoToSeq": Part(400, 0.3),
+            "babyai/MoveTwoAcrossS8N9": Part(400, 0.3),
         },
     ]
 
 
 def _table() -> dict[str, Part]:
     """Meta-World: its experts see what the model sees, so that asking them pays."""
-    return {"metaworld/*": Part(100, 0.2, 8)}
+    return {
+        "metaworld/*": Part(100, 0.2, 8),
+        "metaworld/basketball": Part(100, 0.4, 24),
+        "metaworld/stick-pull": Part(100, 0.4, 24),
+        "metaworld/soccer": Part(100, 0.4, 24),
+    }
 
 
 def babyai() -> Plan:
@@ -160,11 +170,13 @@ def generalist() -> Plan:
             *_missions(),
             _table(),
             {
-                "sokoban/*": Part(4000, 0.8),
+                "sokoban/*": Part(4000, 1.2),
                 "sokoban/Sokoban7x7": Part(8000, 1.2),
                 "pixels/*": Part(1000, 0.25),
-                "pixels/CartPole": Part(100, 0.3, 4),
-                "pixels/Sokoban7x7": Part(4000, 0.6),
+                "pixels/CartPole": Part(100, 0.6, 24),
+                "pixels/GoToLocal": Part(1000, 0.5),
+                "pixels/PickupLoc": Part(1000, 0.6),
+                "pixels/Sokoban7x7": Part(4000, 1.0),
             },
         ],
         documents={"emoji": 2.0, "text": 0.6},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -58,14 +59,19 @@ def dataset_folders(name: str) -> list[Path]:
     return found
 
 
-def weighted(values: tuple[str, ...]) -> list[tuple[str, float]]:
+def weighted(values: tuple[str, ...], others: Sequence[tuple[str, float]] = ()) -> list[tuple[str, float]]:
     """`DIR` and `DIR=WEIGHT` as (folder, weight); every dataset in a folder of datasets gets that weight.
+
+    Args:
+        values: `DIR` or `DIR=WEIGHT` each.
+        others: what they come after; a shipped dataset among these that is named again gets the new weight, and is left
+            out where that is 0.
 
     Raises:
         ValueError: a weight is no positive number.
         FileNotFoundError: there is no dataset.
     """
-    found = []
+    found = list(others)
     for value in values:
         name, equals, text = value.rpartition("=")
         if not equals or Path(value).exists():  # a folder's own name may hold "="
@@ -73,8 +79,12 @@ def weighted(values: tuple[str, ...]) -> list[tuple[str, float]]:
         try:
             weight = float(text)
         except ValueError:
-            weight = 0.0
-        if not 0 < weight < float("inf"):
+            weight = -1.0
+        again = name in SHIPPED and name in dict(found)
+        if not 0 < weight < float("inf") and not (again and weight == 0):
             raise ValueError(f"{value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
+        if again:
+            found = [(folder, weight if folder == name else old) for folder, old in found if weight or folder != name]
+            continue
         found += [(str(folder), weight) for folder in dataset_folders(name)]
     return found

@@ -350,7 +350,7 @@ def _train_run(
         trainer.train()
     else:
         rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, workers=workers)
-        rounds.train(lambda: length.less(rounds.seconds, rounds.seconds * workers))
+        rounds.train(lambda: length.less(rounds.seconds, rounds.cpu_seconds))
     return out
 
 

@@ -37,7 +37,8 @@ class Options:
     """Datasets, or folders of datasets, each with its share of the tokens; emoji and text, which come with the package,
     where the recipe records nothing itself."""
     add: Annotated[tuple[str, ...], arg(metavar="DIR[=WEIGHT] …")] = ()
-    """Datasets beside those: translations or questions for the model of a recipe that records its own."""
+    """Datasets beside those: translations or questions for the model of a recipe that records its own; emoji=0 leaves
+    out the shipped ones."""
     recordings: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for what the recipe records; data/RECIPE if not given. What is there already is not recorded again."""
     out: Annotated[Path, arg(metavar="RUN")]
@@ -115,9 +116,9 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     given = (options.steps, options.minutes, options.cpu_minutes)
     length = Length(minutes=DEFAULT_MINUTES) if given == (None,) * 3 else Length(*given)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
-    added = weighted(options.add)
+    weighted(options.add, [(name, 1.0) for name in SHIPPED])  # what is wrong with it shows before anything is recorded
     data = weighted(options.data or SHIPPED) if plan is None else _record(options, plan, ranks)
-    data += added
+    data = weighted(options.add, data)
     last: Progress | None = None
     with share_bar("training") as show:
         show(0.0, "reading the data")
