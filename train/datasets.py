@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from gato_lite.envs.dataset import Dataset, Turn
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -12,6 +13,9 @@ from gato_lite.train.mixture import Mixture
 from gato_lite.train.settings import Augment, TrainConfig
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, Source, TextSource
+
+SHARED: Final = (("emoji", "emoji-captions"), ("text", "wordnet"))
+"""Datasets of the same drawings and definitions, each of which holds out other ones."""
 
 
 def open_data(name: str) -> Dataset:
@@ -57,6 +61,21 @@ def sources_of(dataset: Dataset, vocabulary: Vocabulary, config: TrainConfig) ->
     if not found:
         raise ValueError(f"dataset '{dataset.path}' has no document in its train split; import more documents")
     return found
+
+
+def check_apart(datasets: Sequence[Dataset]) -> None:
+    """Checks that no dataset teaches what another is scored on.
+
+    Raises:
+        ValueError: two of them do.
+    """
+    names = {dataset.info.task for dataset in datasets}
+    for shipped, fetched in SHARED:
+        if {shipped, fetched} <= names:
+            raise ValueError(
+                f"'{shipped}' and '{fetched}' share documents and hold out different ones, so that each would teach what "
+                f"the other is scored on; leave one of them out, such as by --add {shipped}=0"
+            )
 
 
 def _augment(dataset: Dataset, config: TrainConfig) -> Augment:

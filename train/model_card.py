@@ -16,10 +16,12 @@ import msgspec
 from gato_lite.checkpoint import MODEL_FILE, load_checkpoint, read_manifest
 from gato_lite.envs.catalogue import suite_of
 from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.format import Ability
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.envs.task import PACKAGES
 from gato_lite.model import Gato
 from gato_lite.run import load, read_run_config
+from gato_lite.train.abilities import ability_of
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.asking import Asked
 from gato_lite.train.datasets import open_data
@@ -27,6 +29,7 @@ from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
 from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
 from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
+from gato_lite.train.templates import translation_prompt
 
 WEAK: Final = 0.75
 """Mean normalised score below which a suite is called weak."""
@@ -34,6 +37,17 @@ HALF: Final = 0.5
 """Normalised score below which a task is named among the limits."""
 EXAMPLE_TASK: Final = "babyai/PutNextLocal"
 """What the first command plays, where the run knows it."""
+EXAMPLE_SENTENCE: Final = "a program that shows pictures"
+"""What is translated."""
+DOES: Final[dict[Ability, str]] = {
+    "caption": "names pictures",
+    "class": "tells the classes of pictures",
+    "question": "answers questions about pictures",
+    "translation": "translates",
+    "dialogue": "replies",
+    "text": "continues text",
+}
+"""What documents of each ability teach."""
 LIMITS: Final = (
     "It acts in simulators, those that it was trained in. Nothing is claimed of other environments or real machines.",
     "No safety is claimed. An action is a member of its space, no more: let it steer nothing that can do harm.",
@@ -67,6 +81,8 @@ class Facts:
     step: int
     minutes: float
     """Of training."""
+    cpu_minutes: float | None
+    """The same in CPU time; None for a run that did not count it."""
     asking_minutes: float
     """Of acting and asking the experts."""
     rounds: tuple[int, ...]
@@ -125,6 +141,7 @@ def collect_facts(run: Path, *, name: str, command: str, machine: str, scores: S
         training=training,
         step=checkpoint.step,
         minutes=float(checkpoint.state.get("elapsed_s", 0.0)) / 60,
+        cpu_minutes=float(checkpoint.state["cpu_s"]) / 60 if "cpu_s" in checkpoint.state else None,
         asking_minutes=sum(found.seconds for found in asked) / 60,
         rounds=tuple(sorted(found.step for found in asked)),
         suites=suites,
@@ -158,10 +175,10 @@ def _introduction(facts: Facts) -> str:
     shape = facts.gato.config
     n_task = len(facts.gato.formats)
     does = [f"plays {n_task} task{'s' * (n_task != 1)}"] if n_task else []
-    does += [{"emoji": "names emoji", "text": "continues English text"}.get(name, "") for name in _names(facts)]
+    does += [f"{word} ({_listed(names)})" for ability, word in DOES.items() if (names := _names(facts, ability))]
     return (
         f"# {facts.name}: model card\n\n"
-        f"One set of weights that {_listed(word for word in does if word)}. It is a decoder-only Transformer of "
+        f"One set of weights that {_listed(does)}. It is a decoder-only Transformer of "
         f"{facts.gato.n_parameters / 1e6:.2f} million parameters: {shape.n_layer} layers of width {shape.d_model} with "
         f"{shape.n_head} heads, and {shape.context_length} tokens of context. It comes with gato_lite; "
         f"`python -m gato_lite.train.ship_run` wrote this page."
@@ -176,6 +193,8 @@ def _use(facts: Facts) -> str:
         f"gato-lite eval {facts.name} --tasks '{suite_of(task)}/*' --episodes 100",
         f'gato-lite prompt {facts.name} "She was not" --max-tokens 40',
     ]
+    if _names(facts, "translation"):
+        commands.append(f'gato-lite prompt {facts.name} "{translation_prompt(EXAMPLE_SENTENCE, "it")}"')
     body = "\n".join(commands)
     return (
         f"## How to use it\n\n```bash\n{body}\n```\n\n"
@@ -187,6 +206,7 @@ def _use(facts: Facts) -> str:
 def _training(facts: Facts) -> str:
     training = facts.training
     tokens = facts.step * int(training["tokens_per_step"])
+    in_cpu = "" if facts.cpu_minutes is None else f" ({facts.cpu_minutes:.1f} of CPU time)"
     asked = ""
     if facts.rounds:
         steps = _listed(f"{step:,}" for step in facts.rounds)
@@ -197,7 +217,7 @@ def _training(facts: Facts) -> str:
     begun = f" It began with the weights of the run `{Path(training['init']).name}`." if "init" in training else ""
     return (
         f"## How it was trained\n\n`{facts.command}`, on {facts.machine}: {facts.step:,} steps in "
-        f"{facts.minutes:.1f} minutes of training, about {tokens / 1e6:,.1f} million tokens "
+        f"{facts.minutes:.1f} minutes of training{in_cpu}, about {tokens / 1e6:,.1f} million tokens "
         f"({training['tokens_per_step']:,} a step).{asked}{begun} Optimiser: {training['optimiser']}; preset: "
         f"{training['preset']}; seed: {training['seed']}. It is one run, and it learnt from episodes and documents "
         "alone: there was no reinforcement learning."
@@ -325,13 +345,15 @@ def _limits(facts: Facts) -> str:
     points = list(LIMITS)
     if facts.scores is not None:
         points += _weak(facts.scores)
-    if "text" in _names(facts):
+    if texts := _names(facts, "text"):
         points.append(
-            "Its text goes on in the manner of six novels and a dictionary. It knows no facts, follows no instructions "
-            "beyond those of its tasks, and reads English alone."
+            f"Its text goes on in the manner of what it has read ({_listed(texts)}). It knows few facts, and follows no "
+            "instructions beyond those of its tasks and documents."
         )
-    if "emoji" in _names(facts):
-        points.append("Of pictures it names emoji, of 32 × 32 pixels in two drawing styles, and little else.")
+    if pictures := _names(facts, "caption", "class", "question"):
+        points.append(f"Of pictures it knows those of {_listed(pictures)}, and little else.")
+    if names := _names(facts, "translation"):
+        points.append(f"It translates sentences such as those of {_listed(names)}; what it makes of others is often wrong.")
     return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
 
 
@@ -387,9 +409,9 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
     return number(value) if low is None or high is None else f"{number(value)} ({number(low)}–{number(high)})"
 
 
-def _names(facts: Facts) -> list[str]:
-    """Of the datasets of documents."""
-    return [dataset.info.task for dataset in facts.documents]
+def _names(facts: Facts, *abilities: Ability) -> list[str]:
+    """Of the datasets of documents that teach one of these, as code."""
+    return [f"`{dataset.info.task}`" for dataset in facts.documents if ability_of(dataset) in abilities]
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -80,11 +80,12 @@ def weighted(values: tuple[str, ...], others: Sequence[tuple[str, float]] = ()) 
             weight = float(text)
         except ValueError:
             weight = -1.0
-        again = name in SHIPPED and name in dict(found)
+        same = {name, str(dataset_folder(name))} if name in SHIPPED else set()
+        again = any(folder in same for folder, _ in found)
         if not 0 < weight < float("inf") and not (again and weight == 0):
             raise ValueError(f"{value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
         if again:
-            found = [(folder, weight if folder == name else old) for folder, old in found if weight or folder != name]
+            found = [(folder, weight if folder in same else old) for folder, old in found]
             continue
         found += [(str(folder), weight) for folder in dataset_folders(name)]
-    return found
+    return [(folder, weight) for folder, weight in found if weight]

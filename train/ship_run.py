@@ -9,7 +9,7 @@ It is called in the folder in which the run was trained, because the card counts
 configuration names. The same run gives the same bytes. Nobody needs this to use gato_lite.
 
 What is left behind: the optimizer, older checkpoints, metrics, the recordings. What is changed: of absolute paths the
-last part is kept. Weights stay float32, as they were trained.
+last part is kept, of datasets' as if it were in `data`. Weights stay float32, as they were trained.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
 from gato_lite.train.report_scores import scored_tasks
 from gato_lite.train.scores import read_scores
+from gato_lite.train.shelf import SHIPPED
 
 MOST_BYTES: Final = 40_000_000
 """Of a published run, all its files together."""
@@ -98,12 +99,18 @@ def _portable(training: Mapping[str, Any]) -> dict[str, Any]:  # Any: as RunConf
     """How a run was trained, without the places on the machine that it was trained on."""
     changed = dict(training)
     changed["data"] = [[_shown(folder), weight] for folder, weight in training.get("data", [])]
-    changed |= {key: _shown(training[key]) for key in ("init", "text_model") if key in training}
+    changed |= {key: _last(training[key]) for key in ("init", "text_model") if key in training}
     return changed
 
 
 def _shown(folder: str) -> str:
-    return Path(folder).name if Path(folder).is_absolute() else folder
+    """A dataset's folder as if it were where `gato-lite data fetch` puts it, where one finds it again by this name."""
+    path = Path(folder)
+    return folder if not path.is_absolute() else path.name if path.name in SHIPPED else f"data/{path.name}"
+
+
+def _last(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as RunConfig.training
@@ -117,15 +124,19 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     recipe = asdict(RECIPES[name]())
     words = ["gato-lite", "train", name]
     words += [f"--{key} {training[key]}" for key in ("preset", "seed") if training.get(key, recipe[key]) != recipe[key]]
-    words += [f"--{key} {training[key]:g}" for key in ("minutes", "steps") if training.get(key) is not None]
+    lengths = {key: training.get(key) for key in ("minutes", "cpu_minutes", "steps")}
+    words += [f"--{key.replace('_', '-')} {value:g}" for key, value in lengths.items() if value is not None]
     data, own = training.get("data", []), _of_plan(name)
-    if others := [f"{_shown(folder)}={weight:g}" for folder, weight in data if Path(folder).name not in own]:
-        words += ["--add" if len(others) < len(data) else "--data", *others]
+    others = [f"{_shown(folder)}={weight:g}" for folder, weight in data if Path(folder).name not in own]
+    beside = len(others) < len(data)
+    left_out = own.intersection(SHIPPED) - {Path(folder).name for folder, _ in data} if beside else set()
+    if others or left_out:
+        words += ["--add" if beside else "--data", *(f"{shipped}=0" for shipped in sorted(left_out)), *others]
     other = [key for key, value in recipe.items() if key not in _FREE and training.get(key, value) != value]
     if other:
         words += ["--set", *(f"{key}={'null' if training[key] is None else training[key]}" for key in other)]
     files = {"init": "--init", "text_model": "--text-model"}
-    words += [f"{option} {_shown(training[key])}" for key, option in files.items() if key in training]
+    words += [f"{option} {_last(training[key])}" for key, option in files.items() if key in training]
     return " ".join([*words, "--out", f"runs/{name}"])
 
 

@@ -35,7 +35,7 @@ from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.asking import Rounds
-from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
+from gato_lite.train.datasets import check_apart, make_mixture, open_data, weighted_sources
 from gato_lite.train.evaluate import evaluator
 from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.picture_fits import mixture_fit, run_fit
@@ -305,6 +305,8 @@ def _train_run(
 ) -> Path:
     """`train_run` in a folder that nobody else writes into."""
     datasets = [(open_data(name), weight) for name, weight in data]
+    if not resume:
+        check_apart([dataset for dataset, _ in datasets])
     first = None if init is None else load(init)
     if first is not None:
         config = of_shape(config, first)

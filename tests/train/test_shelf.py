@@ -54,6 +54,14 @@ def test_weights(tmp_path: Path):
     assert weighted((f"{tmp_path}=2",)) == [(str(plain), 2.0), (str(odd), 2.0)]
 
 
+def test_a_recipes_own_dataset_is_given_another_weight_or_left_out(tmp_path: Path):
+    plain, own = make(tmp_path / "plain"), [("emoji", 2.0), ("text", 0.6)]
+    assert weighted(("emoji=0", f"{plain}=3", "text=1"), own) == [("text", 1.0), (str(plain), 3.0)]
+    assert weighted(("text=0",), weighted(("emoji", "text"))) == weighted(("emoji",))
+    with pytest.raises(ValueError, match="plain=0: expected DIR=WEIGHT with a positive number"):
+        weighted((f"{plain}=0",), own)
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "much", ""])
 def test_a_wrong_weight(weight):
     with pytest.raises(ValueError, match=f"text={weight}: expected DIR=WEIGHT with a positive number"):

@@ -149,14 +149,19 @@ def test_the_command_is_made_of_the_recipe() -> None:
     )
     own = {**training, "text_model": "/elsewhere/en-it.model"}
     assert " --text-model en-it.model --out " in training_command(own, "generalist")
-    recorded = [["data/generalist/toy-Taxi", 0.25], ["emoji", 2.0]]
+    recorded = [["data/generalist/toy-Taxi", 0.25], ["emoji", 2.0], ["text", 0.6]]
     assert training_command({**training, "data": recorded}, "generalist") == command
     added = [["/elsewhere/en-it", 6.0], ["data/easy-vqa", 0.5]]
-    assert " --minutes 120 --add en-it=6 data/easy-vqa=0.5 --out " in training_command(
+    assert " --minutes 120 --add data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
         {**training, "data": recorded + added}, "generalist"
     )
-    assert " --data en-it=6 data/easy-vqa=0.5 --out " in training_command({**training, "data": added}, "generalist")
-    assert " words --minutes 9 --data en-it=6 " in training_command(
+    assert " --data data/en-it=6 data/easy-vqa=0.5 --out " in training_command({**training, "data": added}, "generalist")
+    assert " --add emoji=0 data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
+        {**training, "data": [recorded[0], recorded[2], *added]}, "generalist"
+    )
+    in_cpu = {**training, "minutes": None, "cpu_minutes": 96.0}
+    assert training_command(in_cpu, "generalist").endswith(" generalist --cpu-minutes 96 --out runs/generalist")
+    assert " words --minutes 9 --data data/en-it=6 " in training_command(
         {**asdict(words()), "minutes": 9.0, "data": added}, "words"
     )
     changed = {"optimiser": "adamw", "patch_size": None, "compile": False}

@@ -209,6 +209,15 @@ def test_nothing_is_touched_when_the_data_is_wrong(small: TrainConfig, corridor:
     assert sorted(path.name for path in out.rglob("*")) == before
 
 
+def test_data_that_teach_what_others_are_scored_on_are_refused(small: TrainConfig, tmp_path: Path) -> None:
+    write_documents(tmp_path / "wordnet", [Document(None, "able: having the means")], name="wordnet")
+    data = [("text", 1.0), (str(tmp_path / "wordnet"), 1.0)]
+    expected = "'text' and 'wordnet' share documents and hold out different ones, .* leave one of them out, such as by"
+    with pytest.raises(ValueError, match=expected):
+        train_run(small, data, tmp_path / "run", length=Length(steps=1))
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_resuming_nothing_begins_a_run(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
     out = train_run(small, [(str(corridor.path), 1.0)], tmp_path / "new", length=Length(steps=1), resume=True)
     assert list_checkpoints(out) == [1]
