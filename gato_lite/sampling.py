@@ -1,5 +1,9 @@
 """Choosing the next token of each row among the ids that are legal for it.
 
+At temperature 0 that is the likeliest id; among the bins of a continuous action, which lie on a line, it is the median of
+their distribution: many bins beside one another are nearly as likely as the best, and which of them comes first is
+chance. HalfCheetah and stick-pull are learnt or lost by it (docs/experiments.md).
+
 What is chosen for a row need not depend on what is chosen beside it. A draw may take its number from a function of
 whatever it is for (`chance`), and where two ids are so nearly equally likely that rounding, which the other rows of a
 forward have a part in, could decide between them, the caller may be asked for the row's hidden state alone (`settle`).
@@ -14,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from gato_lite.model import Gato
@@ -26,7 +30,7 @@ CLOSE: Final = 1e-5
 
 
 class Sampler:
-    """Greedy at temperature 0, else a seeded draw from the softmax at that temperature.
+    """The likeliest id or the median bin at temperature 0, else a seeded draw from the softmax at that temperature.
 
     Args:
         temperature: 0 or above.
@@ -74,17 +78,18 @@ class Sampler:
             ids = legal[rows[0]]
             index = slice(*ids) if isinstance(ids, tuple) else torch.from_numpy(ids.astype(np.int64)).to(hidden.device)
             logits = gato.logits(hidden if len(rows) == len(legal) else hidden[rows], index)
-            places = self._draw(logits, None if chances is None else np.array([chances[row] for row in rows]))
-            if settle is not None and self.temperature == 0.0:
-                for place in _close(logits):
-                    places[place] = self._draw(gato.logits(settle(rows[place]), index), None)[0]
+            if self.temperature > 0.0:
+                places = self._draw(logits, None if chances is None else np.array([chances[row] for row in rows]))
+            else:
+                best = _median if _are_bins(ids, gato.vocabulary.bin_ids) else _likeliest
+                places, is_close = (found.cpu().numpy() for found in best(logits))
+                for place in () if settle is None else np.flatnonzero(is_close):
+                    places[place] = int(best(gato.logits(settle(rows[place]), index))[0])
             chosen[rows] = ids[0] + places if isinstance(ids, tuple) else ids[places]
         return chosen
 
     def _draw(self, logits: Float[Tensor, "n V"], chances: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int64]:
         """(n,) column of each row."""
-        if self.temperature == 0.0:
-            return logits.argmax(-1).cpu().numpy()
         logits = logits.cpu().double()  # so that no temperature is too small
         probability = ((logits - logits.max(-1, keepdim=True).values) / self.temperature).softmax(-1)
         if self.top_p < 1.0:
@@ -105,10 +110,28 @@ def chance(*of: object) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def _close(logits: Float[Tensor, "n V"]) -> list[int]:
-    """Rows whose two best columns are too close to tell apart."""
-    if logits.shape[1] < 2:
-        return []
-    best = logits.topk(2, -1).values
-    is_close = best[:, 0] - best[:, 1] < CLOSE * (1.0 + best[:, 0].abs())
-    return is_close.nonzero()[:, 0].tolist()
+def _are_bins(ids: Legal, bins: range) -> bool:
+    """Whether these are all bins of a continuous scalar; no other ids make a scale."""
+    n = ids[1] - ids[0] if isinstance(ids, tuple) else len(ids)
+    return n == len(bins) and ids[0] == bins.start
+
+
+def _likeliest(logits: Float[Tensor, "n V"]) -> tuple[Int64[Tensor, " n"], Bool[Tensor, " n"]]:
+    """The best column of each row, and whether another is too close to tell apart from it."""
+    best = logits.topk(min(2, logits.shape[1]), -1).values
+    return logits.argmax(-1), (best[:, 0] - best[:, -1] < _rounding(best[:, 0])) & (logits.shape[1] > 1)
+
+
+def _median(logits: Float[Tensor, "n V"]) -> tuple[Int64[Tensor, " n"], Bool[Tensor, " n"]]:
+    """The column of each row in which the chances so far reach a half, and whether it could be the one before or after.
+
+    Where every score is off by e, one way on one side of it and the other way on the other, the chances so far are off
+    by e/2 there.
+    """
+    beyond = logits.float().softmax(-1).cumsum(-1) - 0.5
+    return (beyond < 0).sum(-1), beyond.abs().amin(-1) < _rounding(logits.amax(-1)) / 2
+
+
+def _rounding(score: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """By how much rounding may change a score."""
+    return CLOSE * (1.0 + score.abs())

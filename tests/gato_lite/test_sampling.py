@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gato_lite import sampling
 from gato_lite.model import Gato
 from gato_lite.sampling import Legal, Sampler, chance
 
@@ -22,16 +23,20 @@ def chosen(sampler: Sampler, gato: Gato, hidden: torch.Tensor, legal: list[Legal
         return sampler.choose(gato, hidden, legal).tolist()
 
 
-def test_greedy_takes_the_likeliest_legal_id(gato: Gato) -> None:
-    hidden = states(4)
+def test_greedy_takes_the_likeliest_legal_id_and_the_median_bin(gato: Gato) -> None:
+    hidden = states(5)
     some = np.array([7, 5000, 12], np.int32)
-    legal: list[Legal] = [(4096, 5120), some, (4096, 5120), (5120, 5122)]
+    bins = gato.vocabulary.bin_ids
+    assert (bins.start, bins.stop) == (4096, 5120)
+    legal: list[Legal] = [(4096, 5119), some, (4096, 5120), (5120, 5122), np.array(bins, np.int32)]
     logits = gato.logits(hidden).detach()
+    medians = [np.searchsorted(np.cumsum(torch.softmax(logits[row, 4096:5120].double(), 0).numpy()), 0.5) for row in (2, 4)]
     expected = [
-        4096 + int(logits[0, 4096:5120].argmax()),
+        4096 + int(logits[0, 4096:5119].argmax()),
         int(some[int(logits[1, some.tolist()].argmax())]),
-        4096 + int(logits[2, 4096:5120].argmax()),
+        4096 + int(medians[0]),
         5120 + int(logits[3, 5120:5122].argmax()),
+        4096 + int(medians[1]),
     ]
     assert chosen(Sampler(), gato, hidden, legal) == expected
 
@@ -114,6 +119,18 @@ def test_a_close_choice_is_settled_alone(gato: Gato) -> None:
         found = Sampler().choose(gato, hidden, [(0, 10), ids, (0, 10)], None, settle)
     assert asked == [1]
     assert found.tolist() == chosen(Sampler(), gato, hidden, [(0, 10), ids, (0, 10)])
+
+
+@pytest.mark.parametrize("scores, median", [([9.0, 0.0, 0.0], 0), ([0.0, 0.0, 9.0], 2), ([0.0, 0.1, 0.0], 1)])
+def test_the_median_at_both_ends(scores: list[float], median: int) -> None:
+    place, is_close = sampling._median(torch.tensor([scores]))
+    assert (place.tolist(), is_close.tolist()) == ([median], [False])
+
+
+def test_a_median_between_two_bins_is_close() -> None:
+    """Half of the chances on each side: rounding decides, so it is settled alone."""
+    rows = torch.tensor([[5.0, 0.0, 0.0, 5.0], [5.0, 5.0, 0.0, 0.0], [5.0, 5.0, 5.0, 0.0]])
+    assert sampling._median(rows)[1].tolist() == [True, False, False]
 
 
 def test_almost_no_temperature_is_greedy(gato: Gato) -> None:
