@@ -1,7 +1,8 @@
 """Atari games of the Arcade Learning Environment: what an agent sees, and no expert.
 
-A picture of 210×160 pixels is shrunk to 96×96, which is 36 patches. Otherwise they are ale-py's `v5` games: four frames
-an action, an action repeated with probability 0.25, only the actions that the game knows.
+A picture of 210×160 pixels is shrunk to 96×96, which is 36 patches, and an episode is over after five minutes of play, as
+the papers have it; ale-py itself plays on for thirty, which some games take whoever plays. Otherwise they are its `v5`
+games: four frames an action, an action repeated with probability 0.25, only the actions that the game knows.
 
 Source: Bellemare et al. 2013, "The Arcade Learning Environment"; Machado et al. 2018, "Revisiting the Arcade Learning
 Environment".
@@ -22,6 +23,8 @@ from gato_lite.envs.task import Task
 
 SIDE: Final = 96
 """Pixels along each side of what is seen."""
+LONGEST: Final = 18_000
+"""Frames of an episode: five minutes at 60 a second, 4,500 actions."""
 GAMES: Final = tuple(
     """
     Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis Atlantis2 Backgammon BankHeist BasicMath
@@ -61,7 +64,10 @@ def game(name: str) -> Callable[[bool, str | None], AnyEnv]:
         import ale_py
 
         gym.register_envs(ale_py)
-        return Shrunk(gym.make(f"ALE/{name}-v5", disable_env_checker=True, render_mode=render_mode))
+        made = gym.make(
+            f"ALE/{name}-v5", max_num_frames_per_episode=LONGEST, disable_env_checker=True, render_mode=render_mode
+        )
+        return Shrunk(made)
 
     return make
 
