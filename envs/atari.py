@@ -1,8 +1,8 @@
 """Atari games of the Arcade Learning Environment: what an agent sees, and no expert.
 
-A picture of 210×160 pixels is shrunk to 96×96, which is 36 patches, and an episode is over after five minutes of play, as
-the papers have it; ale-py itself plays on for thirty, which some games take whoever plays. Otherwise they are its `v5`
-games: four frames an action, an action repeated with probability 0.25, only the actions that the game knows.
+A picture of 210×160 pixels is shrunk to 96×96, which is 36 patches, and an episode is over after five minutes of play,
+as the papers have it; ale-py itself plays on for thirty, which some games take whoever plays. Otherwise they are its
+`v5` games: four frames an action, an action repeated with probability 0.25, only the actions that the game knows.
 
 Source: Bellemare et al. 2013, "The Arcade Learning Environment"; Machado et al. 2018, "Revisiting the Arcade Learning
 Environment".

@@ -97,8 +97,8 @@ def reacher(env: AnyEnv) -> Expert:
 def _task(
     name: str, expert: Callable[[AnyEnv], Expert], instruction: str, *, least_return: float | None = None
 ) -> Task:
-    """A task; `least_return` is of a demonstration where the expert sometimes falls: four fifths of its mean, as Reed et
-    al. 2022, section 3.1, have it.
+    """A task; `least_return` is of a demonstration where the expert sometimes falls: four fifths of its mean, as Reed
+    et al. 2022, section 3.1, have it.
     """
     return Task(
         name=f"mujoco/{name}",

@@ -51,7 +51,7 @@ class Policy:
             half the context is read before every episode. Only for slots of one space.
         slots: number of sub-environments of a vector environment, whose `single_*_space` are given; observations and
             actions are then batched as Gymnasium does.
-        temperature: 0 takes the likeliest action; above 0 actions are drawn.
+        temperature: 0 takes the likeliest action, of continuous ones the median; above 0 actions are drawn.
         seed: of the draws.
         context_length: tokens that a slot remembers at most; None takes the model's.
         draft: whether the tokens of an action may be guessed and checked in one forward; what is chosen is the same.

@@ -1,7 +1,7 @@
 """Choosing the next token of each row among the ids that are legal for it.
 
-At temperature 0 that is the likeliest id; among the bins of a continuous action, which lie on a line, it is the median of
-their distribution: many bins beside one another are nearly as likely as the best, and which of them comes first is
+At temperature 0 that is the likeliest id; among the bins of a continuous action, which lie on a line, it is the median
+of their distribution: many bins beside one another are nearly as likely as the best, and which of them comes first is
 chance. HalfCheetah and stick-pull are learnt or lost by it (docs/experiments.md).
 
 What is chosen for a row need not depend on what is chosen beside it. A draw may take its number from a function of

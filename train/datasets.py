@@ -73,8 +73,8 @@ def check_apart(datasets: Sequence[Dataset]) -> None:
     for shipped, fetched in SHARED:
         if {shipped, fetched} <= names:
             raise ValueError(
-                f"'{shipped}' and '{fetched}' share documents and hold out different ones, so that each would teach what "
-                f"the other is scored on; leave one of them out, such as by --add {shipped}=0"
+                f"'{shipped}' and '{fetched}' share documents and hold out different ones, so that each would teach "
+                f"what the other is scored on; leave one of them out, such as by --add {shipped}=0"
             )
 
 

@@ -131,7 +131,7 @@ def film_episode(gato: Gato, task: Task, path: Path, *, seed: int, temperature: 
         task: what to play.
         path: the .mp4 file to write; it is replaced. A film is at most `EPISODE_SECONDS` long; the episode goes on.
         seed: of the episode's environment, and of drawn actions.
-        temperature: 0 takes the likeliest actions.
+        temperature: 0 takes the likeliest actions, of continuous ones the median.
 
     Raises:
         ImportError: the `video` extra is not installed.

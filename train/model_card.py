@@ -48,6 +48,8 @@ DOES: Final[dict[Ability, str]] = {
     "text": "continues text",
 }
 """What documents of each ability teach."""
+POLICIES: Final = "; in MuJoCo also policies that a random search or reinforcement learning found"
+"""What experts are where they are no programs."""
 LIMITS: Final = (
     "It acts in simulators, those that it was trained in. Nothing is claimed of other environments or real machines.",
     "No safety is claimed. An action is a member of its space, no more: let it steer nothing that can do harm.",
@@ -235,8 +237,8 @@ def _data(facts: Facts) -> str:
         parts.append(_table(head, rows))
         versions = ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items()))
         parts.append(
-            "The experts are programs: rules, planners, controllers, and the scripts and bots that come with the "
-            f"suites. Episodes were recorded with {versions}."
+            "The experts are programs: rules, planners, controllers, the scripts and bots that come with the suites"
+            f"{POLICIES if 'mujoco' in facts.suites else ''}. Episodes were recorded with {versions}."
         )
     told = [
         f"- `{info.task}`, {info.n_rows:,} documents, a part of which was held out. "
@@ -302,8 +304,8 @@ def _how_measured(facts: Facts, scores: Scores) -> str:
     told = (
         f"A normalised score is 0 for random actions and 1 for the task's expert. Each task was played on "
         f"{max(played)} seeded episodes, the same for everyone, from seed {seeds[0]:,} on, of which no training data "
-        f"was made; actions are the likeliest ones. Intervals are 95 % bootstrap ones over episodes. The same again: "
-        f"`{command} --json eval.json`."
+        f"was made; actions are the likeliest ones, of continuous ones the medians. Intervals are 95 % bootstrap ones "
+        f"over episodes. The same again: `{command} --json eval.json`."
     )
     if failed := sum(score.failed for score in scores.tasks.values()):
         told += f" {failed} of {sum(played)} episodes failed in their environments and are in no score."
@@ -347,13 +349,13 @@ def _limits(facts: Facts) -> str:
         points += _weak(facts.scores)
     if texts := _names(facts, "text"):
         points.append(
-            f"Its text goes on in the manner of what it has read ({_listed(texts)}). It knows few facts, and follows no "
-            "instructions beyond those of its tasks and documents."
+            f"Its text goes on in the manner of what it has read ({_listed(texts)}). It knows few facts, and follows "
+            "no instructions beyond those of its tasks and documents."
         )
     if pictures := _names(facts, "caption", "class", "question"):
         points.append(f"Of pictures it knows those of {_listed(pictures)}, and little else.")
     if names := _names(facts, "translation"):
-        points.append(f"It translates sentences such as those of {_listed(names)}; what it makes of others is often wrong.")
+        points.append(f"It translates such sentences as {_listed(names)} has; what it makes of others is often wrong.")
     return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
 
 

@@ -30,7 +30,9 @@ def test_greedy_takes_the_likeliest_legal_id_and_the_median_bin(gato: Gato) -> N
     assert (bins.start, bins.stop) == (4096, 5120)
     legal: list[Legal] = [(4096, 5119), some, (4096, 5120), (5120, 5122), np.array(bins, np.int32)]
     logits = gato.logits(hidden).detach()
-    medians = [np.searchsorted(np.cumsum(torch.softmax(logits[row, 4096:5120].double(), 0).numpy()), 0.5) for row in (2, 4)]
+    medians = [
+        np.searchsorted(np.cumsum(torch.softmax(logits[row, 4096:5120].double(), 0).numpy()), 0.5) for row in (2, 4)
+    ]
     expected = [
         4096 + int(logits[0, 4096:5119].argmax()),
         int(some[int(logits[1, some.tolist()].argmax())]),

@@ -155,7 +155,9 @@ def test_the_command_is_made_of_the_recipe() -> None:
     assert " --minutes 120 --add data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
         {**training, "data": recorded + added}, "generalist"
     )
-    assert " --data data/en-it=6 data/easy-vqa=0.5 --out " in training_command({**training, "data": added}, "generalist")
+    assert " --data data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
+        {**training, "data": added}, "generalist"
+    )
     assert " --add emoji=0 data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
         {**training, "data": [recorded[0], recorded[2], *added]}, "generalist"
     )

@@ -1,4 +1,4 @@
-"""Which patch encoder suits one's pictures: each trains the same model for as much CPU time, then names held-out pictures."""
+"""Which patch encoder suits one's pictures: each trains a model for as much CPU time, then names held-out pictures."""
 
 from __future__ import annotations
 
