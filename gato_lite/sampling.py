@@ -83,8 +83,9 @@ class Sampler:
             else:
                 best = _median if _are_bins(ids, gato.vocabulary.bin_ids) else _likeliest
                 places, is_close = (found.cpu().numpy() for found in best(logits))
-                for place in () if settle is None else np.flatnonzero(is_close):
-                    places[place] = int(best(gato.logits(settle(rows[place]), index))[0])
+                if settle is not None:
+                    for place in np.flatnonzero(is_close):
+                        places[place] = int(best(gato.logits(settle(rows[place]), index))[0])
             chosen[rows] = ids[0] + places if isinstance(ids, tuple) else ids[places]
         return chosen
 
