@@ -63,7 +63,9 @@ class Block:
     @property
     def identity(self) -> dict[str, Any]:
         """What all parts of one recording share; a part that differs is of another recording."""
-        return {"task": self.task, "seed": self.seed, "on_bad": self.on_bad, "versions": package_versions()}
+        (task,) = find_tasks([self.task])
+        kept = {} if task.least_return is None else {"least_return": task.least_return}
+        return {"task": self.task, "seed": self.seed, "on_bad": self.on_bad, "versions": package_versions(), **kept}
 
     @property
     def path(self) -> Path:

@@ -85,7 +85,7 @@ class Sampler:
                 places, is_close = (found.cpu().numpy() for found in best(logits))
                 if settle is not None:
                     for place in np.flatnonzero(is_close):
-                        places[place] = int(best(gato.logits(settle(rows[place]), index))[0])
+                        places[place] = int(best(gato.logits(settle(rows[place]), index).cpu())[0])
             chosen[rows] = ids[0] + places if isinstance(ids, tuple) else ids[places]
         return chosen
 

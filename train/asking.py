@@ -100,8 +100,11 @@ class Rounds:
     def _is_slow(self) -> bool:
         """Whether asking leaves a run of so many minutes too little of them."""
         trainer = self.trainer
-        timed = trainer.length.steps is None
-        return timed and self.seconds > LARGEST_SHARE * (self.seconds + trainer.elapsed_s)
+        if trainer.length.steps is not None:
+            return False
+        in_cpu = trainer.length.cpu_minutes is not None
+        asking, training = (self.cpu_seconds, trainer.cpu_s) if in_cpu else (self.seconds, trainer.elapsed_s)
+        return asking > LARGEST_SHARE * (asking + training)
 
     def _ask(self) -> None:
         """One round: the model's episodes with the experts' labels join the mixture."""

@@ -14,8 +14,8 @@ from gato_lite.train.settings import Augment, TrainConfig
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.sources import ControlSource, Source, TextSource
 
-SHARED: Final = (("emoji", "emoji-captions"), ("text", "wordnet"))
-"""Datasets of the same drawings and definitions, each of which holds out other ones."""
+SHARED: Final = {"emoji": "emoji-captions", "text": "wordnet"}
+"""For shipped datasets, the collections of the same drawings and definitions that hold out other ones."""
 
 
 def open_data(name: str) -> Dataset:
@@ -69,9 +69,9 @@ def check_apart(datasets: Sequence[Dataset]) -> None:
     Raises:
         ValueError: two of them do.
     """
-    names = {dataset.info.task for dataset in datasets}
-    for shipped, fetched in SHARED:
-        if {shipped, fetched} <= names:
+    names, folders = {dataset.info.task for dataset in datasets}, {dataset.path for dataset in datasets}
+    for shipped, fetched in SHARED.items():
+        if fetched in names and dataset_folder(shipped) in folders:
             raise ValueError(
                 f"'{shipped}' and '{fetched}' share documents and hold out different ones, so that each would teach "
                 f"what the other is scored on; leave one of them out, such as by --add {shipped}=0"

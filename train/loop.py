@@ -73,15 +73,16 @@ class Length:
         elif self.minutes is not None:
             done = elapsed_s / 60 / self.minutes
         else:
-            done = cpu_s / 60 / (self.cpu_minutes or math.inf)
+            assert self.cpu_minutes is not None
+            done = cpu_s / 60 / self.cpu_minutes
         return min(done, 1.0)
 
     def less(self, seconds: float, cpu_seconds: float) -> Length:
         """What is left of its minutes for training when something else takes some of them."""
         if self.minutes is not None:
-            return Length(minutes=max(self.minutes - seconds / 60, 0.1))
+            return Length(minutes=max(self.minutes - seconds / 60, min(0.1, self.minutes)))
         if self.cpu_minutes is not None:
-            return Length(cpu_minutes=max(self.cpu_minutes - cpu_seconds / 60, 0.1))
+            return Length(cpu_minutes=max(self.cpu_minutes - cpu_seconds / 60, min(0.1, self.cpu_minutes)))
         return self
 
 
@@ -187,7 +188,7 @@ class Trainer:
         self.step = checkpoint.step
         try:
             self.elapsed_s = float(checkpoint.state["elapsed_s"])
-            self.cpu_s = float(checkpoint.state.get("cpu_s", self.elapsed_s))
+            self.cpu_s = float(checkpoint.state.get("cpu_s", self.elapsed_s))  # older runs did not count it
             self.skipped = [int(step) for step in checkpoint.state["skipped"]]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error!r}") from error

@@ -29,7 +29,6 @@ from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
 from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
 from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
-from gato_lite.train.templates import translation_prompt
 
 WEAK: Final = 0.75
 """Mean normalised score below which a suite is called weak."""
@@ -37,8 +36,8 @@ HALF: Final = 0.5
 """Normalised score below which a task is named among the limits."""
 EXAMPLE_TASK: Final = "babyai/PutNextLocal"
 """What the first command plays, where the run knows it."""
-EXAMPLE_SENTENCE: Final = "a program that shows pictures"
-"""What is translated."""
+EXAMPLE_LENGTH: Final = 72
+"""Characters of a prompt that is shown as an example."""
 DOES: Final[dict[Ability, str]] = {
     "caption": "names pictures",
     "class": "tells the classes of pictures",
@@ -87,6 +86,8 @@ class Facts:
     """The same in CPU time; None for a run that did not count it."""
     asking_minutes: float
     """Of acting and asking the experts."""
+    asking_cpu_minutes: float | None
+    """The same in CPU time; None where a round did not count it."""
     rounds: tuple[int, ...]
     """Steps after which they were asked."""
     suites: Mapping[str, SuiteData]
@@ -145,6 +146,9 @@ def collect_facts(run: Path, *, name: str, command: str, machine: str, scores: S
         minutes=float(checkpoint.state.get("elapsed_s", 0.0)) / 60,
         cpu_minutes=float(checkpoint.state["cpu_s"]) / 60 if "cpu_s" in checkpoint.state else None,
         asking_minutes=sum(found.seconds for found in asked) / 60,
+        asking_cpu_minutes=None
+        if any(found.cpu_seconds is None for found in asked)
+        else sum(found.cpu_seconds or 0.0 for found in asked) / 60,
         rounds=tuple(sorted(found.step for found in asked)),
         suites=suites,
         documents=documents,
@@ -195,8 +199,8 @@ def _use(facts: Facts) -> str:
         f"gato-lite eval {facts.name} --tasks '{suite_of(task)}/*' --episodes 100",
         f'gato-lite prompt {facts.name} "She was not" --max-tokens 40',
     ]
-    if _names(facts, "translation"):
-        commands.append(f'gato-lite prompt {facts.name} "{translation_prompt(EXAMPLE_SENTENCE, "it")}"')
+    if asked := _translations(facts):
+        commands.append(f'gato-lite prompt {facts.name} "{asked[0]}"')
     body = "\n".join(commands)
     return (
         f"## How to use it\n\n```bash\n{body}\n```\n\n"
@@ -209,12 +213,13 @@ def _training(facts: Facts) -> str:
     training = facts.training
     tokens = facts.step * int(training["tokens_per_step"])
     in_cpu = "" if facts.cpu_minutes is None else f" ({facts.cpu_minutes:.1f} of CPU time)"
+    asking_cpu = "" if facts.asking_cpu_minutes is None else f" ({facts.asking_cpu_minutes:.0f} of CPU time)"
     asked = ""
     if facts.rounds:
         steps = _listed(f"{step:,}" for step in facts.rounds)
         asked = (
             f" After {steps} steps the model acted itself and the experts said what they would have done in its "
-            f"episodes, which took {facts.asking_minutes:.0f} minutes more."
+            f"episodes, which took {facts.asking_minutes:.0f} minutes more{asking_cpu}."
         )
     begun = f" It began with the weights of the run `{Path(training['init']).name}`." if "init" in training else ""
     return (
@@ -414,6 +419,13 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 def _names(facts: Facts, *abilities: Ability) -> list[str]:
     """Of the datasets of documents that teach one of these, as code."""
     return [f"`{dataset.info.task}`" for dataset in facts.documents if ability_of(dataset) in abilities]
+
+
+def _translations(facts: Facts) -> list[str]:
+    """Short held-out sentences that it can be asked to translate."""
+    sets = (dataset for dataset in facts.documents if ability_of(dataset) == "translation")
+    asked = (document.prompt for dataset in sets for document in dataset.read_documents("test"))
+    return [prompt for prompt in asked if len(prompt) <= EXAMPLE_LENGTH and '"' not in prompt and prompt.isascii()]
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ def play(
         gato: who acts.
         jobs: tasks with the seeds of their environments.
         n_slot: environments that act together.
-        temperature: 0 takes the likeliest actions.
+        temperature: 0 takes the likeliest actions, of continuous ones the medians.
         seed: of drawn actions.
         evaluation: whether environments are of the evaluation kind (levels that are never trained on).
         prompts: demonstrations of each task, one of which is read before every episode; None acts without.

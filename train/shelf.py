@@ -64,11 +64,12 @@ def weighted(values: tuple[str, ...], others: Sequence[tuple[str, float]] = ()) 
 
     Args:
         values: `DIR` or `DIR=WEIGHT` each.
-        others: what they come after; a shipped dataset among these that is named again gets the new weight, and is left
-            out where that is 0.
+        others: what they come after.
+
+    A shipped dataset that is named again gets the later weight, and is left out where that is 0.
 
     Raises:
-        ValueError: a weight is no positive number.
+        ValueError: a weight is no positive number, or a dataset is to be left out that is not there.
         FileNotFoundError: there is no dataset.
     """
     found = list(others)
@@ -82,6 +83,8 @@ def weighted(values: tuple[str, ...], others: Sequence[tuple[str, float]] = ()) 
             weight = -1.0
         same = {name, str(dataset_folder(name))} if name in SHIPPED else set()
         again = any(folder in same for folder, _ in found)
+        if weight == 0 and same and not again:
+            raise ValueError(f"{value}: expected a dataset that is trained on to be left out, but '{name}' is not")
         if not 0 < weight < float("inf") and not (again and weight == 0):
             raise ValueError(f"{value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
         if again:

@@ -127,11 +127,16 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     lengths = {key: training.get(key) for key in ("minutes", "cpu_minutes", "steps")}
     words += [f"--{key.replace('_', '-')} {value:g}" for key, value in lengths.items() if value is not None]
     data, own = training.get("data", []), _of_plan(name)
-    others = [f"{_shown(folder)}={weight:g}" for folder, weight in data if Path(folder).name not in own]
-    beside = len(others) < len(data)
-    left_out = own.intersection(SHIPPED) - {Path(folder).name for folder, _ in data} if beside else set()
-    if others or left_out:
-        words += ["--add" if beside else "--data", *(f"{shipped}=0" for shipped in sorted(left_out)), *others]
+    others = [(_shown(folder), weight) for folder, weight in data if Path(folder).name not in own]
+    if len(others) < len(data):  # beside the recipe's own, some of which may have been left out or weighed anew
+        weights = {_shown(folder): weight for folder, weight in data}
+        changed = {shipped: weights.get(shipped, 0.0) for shipped in sorted(own.intersection(SHIPPED))}
+        usual = find_plan(name).documents
+        others = [*((shipped, weight) for shipped, weight in changed.items() if weight != usual[shipped]), *others]
+        words += ["--add"] * bool(others)
+    else:
+        words += ["--data"] * bool(others)
+    words += [f"{folder}={weight:g}" for folder, weight in others]
     other = [key for key, value in recipe.items() if key not in _FREE and training.get(key, value) != value]
     if other:
         words += ["--set", *(f"{key}={'null' if training[key] is None else training[key]}" for key in other)]

@@ -233,7 +233,8 @@ def train_run(
         data: dataset folders, or names of shipped ones, each with its weight in the mixture.
         out: the run's folder.
         length: steps, minutes or CPU minutes; the learning rate ends with them.
-        init: a run to begin with the weights of; the model has its shape then, and still knows its tasks.
+        init: a run to begin with the weights of; the model has its shape then, and still knows its tasks. Whether it
+            has learnt what `data` holds out is not checked.
         text_model: a SentencePiece model for the text pieces; None takes that of `init`, or the shipped one.
         resume: go on from the newest checkpoint.
         from_step: with `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted.
@@ -305,12 +306,13 @@ def _train_run(
 ) -> Path:
     """`train_run` in a folder that nobody else writes into."""
     datasets = [(open_data(name), weight) for name, weight in data]
-    if not resume:
+    begun = resume and (out / CONFIG_FILE).exists()
+    if not begun:
         check_apart([dataset for dataset, _ in datasets])
     first = None if init is None else load(init)
     if first is not None:
         config = of_shape(config, first)
-    of = out if resume and (out / CONFIG_FILE).exists() else init
+    of = out if begun else init
     vocabulary = _vocabulary(text_model) if of is None else read_vocabulary(of, read_run_config(of))
     weighted = weighted_sources(datasets, vocabulary, config)
     mixture = make_mixture(weighted, vocabulary, config)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -199,6 +200,15 @@ def test_an_episode_below_the_least_return_is_left_out(tmp_path, monkeypatch):
     assert (recording.dataset.info.n_failed, recording.dataset.info.n_skipped) == (2, 2)
     assert recording.reasons == {"low return": 2}
     assert recording.examples == ("seed 0: the expert's return is 0, below 1",)
+    monkeypatch.setitem(catalogue.TASKS, task.name, replace(task, least_return=2.0))
+    with pytest.raises(FileExistsError):  # what was kept by another rule is another recording
+        record_tasks({task.name: 12}, tmp_path, on_bad="skip")
+
+
+@pytest.mark.parametrize("name", ["mujoco/HalfCheetah", "mujoco/Ant"])
+def test_a_demonstration_has_four_fifths_of_the_expert(name):
+    task = catalogue.TASKS[name]
+    assert task.least_return == pytest.approx(0.8 * task.expert_score.mean, rel=0.02)
 
 
 def test_large_observations_make_small_parts(tmp_path, monkeypatch):

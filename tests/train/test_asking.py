@@ -67,6 +67,45 @@ def test_the_model_is_asked_about_in_rounds(begin: Callable[[Path], Rounds], tmp
     assert list_checkpoints(tmp_path / "run")[-1] == STEPS
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_asking_counts_its_cpu_time(begin: Callable[[Path], Rounds], tmp_path: Path, workers: int) -> None:
+    """That of the processes that act, too."""
+    rounds = begin(tmp_path / "run")
+    rounds._workers = workers
+    rounds.trainer.train(0.25)
+    rounds._ask()
+    assert 0.0 < rounds.cpu_seconds < 2 * workers * rounds.seconds + 1.0
+    if workers > 1:  # starting them takes seconds, of which this process sees nothing
+        assert rounds.cpu_seconds > 1.0
+    assert begin(tmp_path / "run").cpu_seconds == pytest.approx(rounds.cpu_seconds, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "length, asking, expected",
+    [
+        (Length(minutes=9.0), (60.0, 1.0), True),
+        (Length(cpu_minutes=9.0), (60.0, 1.0), False),
+        (Length(cpu_minutes=9.0), (1.0, 60.0), True),
+        (Length(steps=9), (60.0, 60.0), False),
+    ],
+)
+def test_asking_may_take_a_third(
+    begin: Callable[[Path], Rounds], tmp_path: Path, length: Length, asking: tuple[float, float], expected: bool
+) -> None:
+    rounds = begin(tmp_path / "run")
+    rounds.trainer.length = length
+    rounds.seconds, rounds.cpu_seconds = asking
+    rounds.trainer.elapsed_s = rounds.trainer.cpu_s = 10.0
+    assert rounds._is_slow() == expected
+
+
+def test_a_run_of_cpu_minutes_asks_too(recorded: Path, config: TrainConfig, tmp_path: Path) -> None:
+    length = Length(cpu_minutes=1.5 / 60)
+    run = train_run(config, [(str(recorded), 1.0)], tmp_path / "run", length=length, plan=PLAN)
+    assert len(list((run / FOLDER).glob("step_*/asked.json"))) >= 1
+    assert load_checkpoint(run).state["cpu_s"] <= 2.5
+
+
 def test_a_resumed_run_takes_up_its_rounds(begin: Callable[[Path], Rounds], tmp_path: Path) -> None:
     """Stopped after the first round and killed in the second, it ends with the same weights."""
     begin(tmp_path / "whole").train(lambda: Length(steps=STEPS))

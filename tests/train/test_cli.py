@@ -144,6 +144,18 @@ def test_unknown_names_give_the_closest(capsys, tmp_path):
     assert not out.exists()
 
 
+def test_what_is_wrong_with_documents_shows_before_anything_is_recorded(capsys, tmp_path):
+    recordings, out = tmp_path / "recordings", tmp_path / "run"
+    words = ["--recordings", recordings, "--out", out]
+    message = refused(capsys, "train", "control", "--add", "emoji=0", *words)
+    assert message.startswith("emoji=0: expected a dataset that is trained on to be left out, but 'emoji' is not")
+    write_documents(tmp_path / "wordnet", [Document(None, "able: having the means")], name="wordnet")
+    message = refused(capsys, "train", "generalist", "--add", tmp_path / "wordnet", *words)
+    assert message.startswith("'text' and 'wordnet' share documents and hold out different ones")
+    assert not recordings.exists()
+    assert not out.exists()
+
+
 def test_options_that_do_not_fit(capsys):
     message = refused(capsys, "verify", "emoji", "--jsn")
     assert message.startswith("Unrecognized options: --jsn; Perhaps you meant: --json")
@@ -163,7 +175,7 @@ def test_what_is_not_there(capsys, tmp_path):
 
 def test_lengths_that_make_no_sense(capsys, tmp_path):
     out = tmp_path / "run"
-    assert "either steps or minutes" in refused(capsys, "train", "quick", "--out", out, "--steps", 1, "--minutes", 1)
+    assert "give one of steps, minutes and cpu_minutes" in refused(capsys, "train", "quick", "--out", out, "--steps", 1, "--minutes", 1)
     assert "--resume or --overwrite, got both" in refused(
         capsys, "train", "quick", "--out", out, "--resume", "--overwrite"
     )

@@ -196,6 +196,7 @@ def test_what_else_takes_minutes() -> None:
     assert Length(minutes=10.0).less(60.0, 120.0) == Length(minutes=9.0)
     assert Length(cpu_minutes=10.0).less(60.0, 120.0) == Length(cpu_minutes=8.0)
     assert Length(minutes=1.0).less(90.0, 180.0) == Length(minutes=0.1)
+    assert Length(cpu_minutes=0.05).less(0.0, 0.0) == Length(cpu_minutes=0.05)
     assert Length(steps=10).less(60.0, 120.0) == Length(steps=10)
 
 
@@ -324,6 +325,8 @@ def test_training_outside_the_main_thread(tmp_path: Path) -> None:
     [
         ({}, "give one of steps, minutes and cpu_minutes, got steps=None, minutes=None"),
         ({"steps": 1, "minutes": 1.0}, "give one of steps, minutes and cpu_minutes, got steps=1, minutes=1.0"),
+        ({"minutes": 2.0, "cpu_minutes": 1.0}, "got steps=None, minutes=2.0, cpu_minutes=1.0"),
+        ({"cpu_minutes": 0.0}, "a run's length must be above 0, got steps=None, minutes=None, cpu_minutes=0.0"),
         ({"steps": -1}, "a run's length must be above 0, got steps=-1, minutes=None"),
         ({"minutes": -0.5}, "a run's length must be above 0, got steps=None, minutes=-0.5"),
     ],

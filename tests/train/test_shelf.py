@@ -60,9 +60,13 @@ def test_a_recipes_own_dataset_is_given_another_weight_or_left_out(tmp_path: Pat
     assert weighted(("text=0",), weighted(("emoji", "text"))) == weighted(("emoji",))
     with pytest.raises(ValueError, match="plain=0: expected DIR=WEIGHT with a positive number"):
         weighted((f"{plain}=0",), own)
+    with pytest.raises(
+        ValueError, match="emoji=0: expected a dataset that is trained on to be left out, but 'emoji' is"
+    ):
+        weighted(("emoji=0",), [("text", 1.0)])
 
 
-@pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "much", ""])
+@pytest.mark.parametrize("weight", ["-1", "inf", "nan", "much", ""])
 def test_a_wrong_weight(weight):
     with pytest.raises(ValueError, match=f"text={weight}: expected DIR=WEIGHT with a positive number"):
         weighted((f"text={weight}",))

@@ -161,6 +161,8 @@ def test_the_command_is_made_of_the_recipe() -> None:
     assert " --add emoji=0 data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
         {**training, "data": [recorded[0], recorded[2], *added]}, "generalist"
     )
+    heavier = {**training, "data": [recorded[0], ["emoji", 2.0], ["text", 3.0]]}
+    assert " --minutes 120 --add text=3 --out " in training_command(heavier, "generalist")
     in_cpu = {**training, "minutes": None, "cpu_minutes": 96.0}
     assert training_command(in_cpu, "generalist").endswith(" generalist --cpu-minutes 96 --out runs/generalist")
     assert " words --minutes 9 --data data/en-it=6 " in training_command(

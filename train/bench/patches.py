@@ -1,4 +1,4 @@
-"""Which patch encoder suits one's pictures: each trains a model for as much CPU time, then names held-out pictures."""
+"""Which patch encoder suits one's pictures: each trains the same model for as long, then names held-out pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gato_lite.train.datasets import open_data
 from gato_lite.train.loop import Length, Progress
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.recipes import find_recipe
-from gato_lite.train.training import train_run
+from gato_lite.train.training import train_run, training_device
 
 PATCH_SIZES: Final[dict[PatchEncoder, int]] = {"hog": 64, "conv": 32, "mlp": 32, "resnet": 16, "linear": 16, "tnt": 16}
 """Side of the patches that each encoder is meant for; 16 is that of the papers (GATO, ViT, TNT)."""
@@ -94,7 +94,7 @@ def score_encoder(
     out: Path,
     *,
     recipe: str,
-    cpu_minutes: float,
+    minutes: float,
     documents: int,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
@@ -107,13 +107,15 @@ def score_encoder(
         data: a dataset of pictures.
         out: folder of the run.
         recipe: everything else of how it is trained.
-        cpu_minutes: of training.
+        minutes: of training: CPU time, or by the clock on a GPU.
         documents: most held-out documents.
         seed: of weights, batches and the choice of documents.
         on_progress: called every few steps.
     """
     config = replace(find_recipe(recipe), patch_encoder=encoder, patch_size=patch_size, seed=seed)
-    train_run(config, [(data, 1.0)], out, length=Length(cpu_minutes=cpu_minutes), on_progress=on_progress)
+    on_cpu = training_device().type == "cpu"
+    length = Length(cpu_minutes=minutes) if on_cpu else Length(minutes=minutes)
+    train_run(config, [(data, 1.0)], out, length=length, on_progress=on_progress)
     gato = load(out)
     score = score_documents(gato, open_data(data), n=documents, seed=seed)
     last = _last_line(out / "metrics.jsonl")

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from gato_lite.train.bench.patches import EncoderScore
     from gato_lite.train.loop import Progress
 
-EXAMPLE: Final = "gato-lite bench patches emoji --encoders hog conv@16 --cpu-minutes 1"
+EXAMPLE: Final = "gato-lite bench patches emoji --encoders hog conv@16 --minutes 1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train the same model with each patch encoder for as much CPU time, and score it on held-out pictures.
+    """Train the same model with each patch encoder for as long, and score it on held-out pictures.
 
     The models are not kept.
     """
@@ -38,8 +38,8 @@ class Options:
     """Encoders, each with the side of its patches in pixels: 64 for hog, 32 for conv and mlp, 16 for the others."""
     recipe: str = "captions"
     """How the model is trained otherwise."""
-    cpu_minutes: Annotated[float, arg(metavar="M")] = 3.0
-    """CPU time that each trains for, all threads together."""
+    minutes: Annotated[float, arg(metavar="M")] = 3.0
+    """Training time of each: CPU time, all threads together; on a GPU by the clock, so that nothing else should run."""
     documents: int = 1000
     """Most held-out documents that are scored."""
     seed: int = 0
@@ -75,7 +75,7 @@ def run(options: Options) -> None:
                     options.data,
                     Path(folder) / "run",
                     recipe=options.recipe,
-                    cpu_minutes=options.cpu_minutes,
+                    minutes=options.minutes,
                     documents=options.documents,
                     seed=options.seed,
                     on_progress=on_progress,
@@ -84,7 +84,7 @@ def run(options: Options) -> None:
     print_scores(found)
     if options.json is not None:
         machine = this_machine(torch.device("cpu"))
-        how = {"data": options.data, "recipe": options.recipe, "cpu_minutes": options.cpu_minutes, "seed": options.seed}
+        how = {"data": options.data, "recipe": options.recipe, "minutes": options.minutes, "seed": options.seed}
         report = {"command": "gato-lite bench patches", **how, "machine": machine, "results": found}
         write_whole(options.json, to_json(report) + "\n")
 

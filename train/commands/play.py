@@ -40,7 +40,7 @@ class Options:
     seed: int = EVALUATION_SEED
     """First environment seed."""
     temperature: float = 0.0
-    """0 takes the likeliest actions; above 0 actions are drawn."""
+    """0 takes the likeliest actions, of continuous ones the medians; above 0 actions are drawn."""
     video: Annotated[Path | None, arg(metavar="FILE")] = None
     """File for a film of the first episode: film.mp4."""
     json: bool = False

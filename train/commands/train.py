@@ -46,7 +46,8 @@ class Options:
     minutes: Annotated[float | None, arg(metavar="M")] = None
     """Minutes to train for; 10 where neither --steps nor --cpu-minutes is given."""
     cpu_minutes: Annotated[float | None, arg(metavar="M")] = None
-    """Minutes of CPU time to train for, all threads together: a busy machine takes longer, and trains as much."""
+    """Minutes of the first process's CPU time to train for, all its threads together: a busy machine takes longer, and
+    trains as much."""
     steps: Annotated[int | None, arg(metavar="N")] = None
     """Steps to train for, in place of minutes."""
     preset: Annotated[str | None, arg(metavar="NAME")] = None
@@ -105,6 +106,7 @@ def run(options: Options) -> int:
 def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | None:
     """Records what the recipe needs, and trains; where the run stood last."""
     from gato_lite.train.cores import usable_cores
+    from gato_lite.train.datasets import check_apart, open_data
     from gato_lite.train.loop import Length
     from gato_lite.train.plans import PLANS, find_plan
     from gato_lite.train.shelf import weighted
@@ -116,9 +118,11 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     given = (options.steps, options.minutes, options.cpu_minutes)
     length = Length(minutes=DEFAULT_MINUTES) if given == (None,) * 3 else Length(*given)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
-    weighted(options.add, [(name, 1.0) for name in SHIPPED])  # what is wrong with it shows before anything is recorded
-    data = weighted(options.data or SHIPPED) if plan is None else _record(options, plan, ranks)
-    data = weighted(options.add, data)
+    data = weighted(options.add, weighted(options.data or SHIPPED) if plan is None else [*plan.documents.items()])
+    if not options.resume:
+        check_apart([open_data(name) for name, _ in data])  # before anything is recorded
+    if plan is not None:
+        data = [*_record(options, plan, ranks), *data]
     last: Progress | None = None
     with share_bar("training") as show:
         show(0.0, "reading the data")
@@ -148,7 +152,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
 
 
 def _record(options: Options, plan: Plan, ranks: Ranks) -> list[tuple[str, float]]:
-    """What the plan trains on, recorded by the first rank while the others wait."""
+    """The plan's recordings with their weights, made by the first rank while the others wait."""
     from gato_lite.train.cores import usable_cores
     from gato_lite.train.plans import record_plan
 
@@ -159,4 +163,4 @@ def _record(options: Options, plan: Plan, ranks: Ranks) -> list[tuple[str, float
             with bar(f"recording into {out}", "episodes") as show:
                 data = record_plan(plan, out, workers=usable_cores(), on_progress=show)
         ranks.wait()
-    return data
+    return [(folder, weight) for folder, weight in data if folder not in plan.documents]

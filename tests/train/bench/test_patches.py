@@ -32,7 +32,7 @@ def test_a_model_is_trained_and_scored(tmp_path: Path) -> None:
     write_documents(tmp_path / "data", rows, name="shades", ability="class")
     data = str(tmp_path / "data")
     check([("linear", 16)], data, recipe="pictures", documents=9)
-    found = score_encoder("linear", 16, data, tmp_path / "run", recipe="pictures", cpu_minutes=0.05, documents=9)
+    found = score_encoder("linear", 16, data, tmp_path / "run", recipe="pictures", minutes=0.05, documents=9)
     assert (found.n, found.metric, found.encoder, found.patch_size) == (3, "accuracy", "linear", 16)
     assert found.steps > 0
     assert found.n_parameters == 16 * 16 * 4 * 128 + 128
