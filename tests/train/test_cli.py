@@ -175,7 +175,9 @@ def test_what_is_not_there(capsys, tmp_path):
 
 def test_lengths_that_make_no_sense(capsys, tmp_path):
     out = tmp_path / "run"
-    assert "give one of steps, minutes and cpu_minutes" in refused(capsys, "train", "quick", "--out", out, "--steps", 1, "--minutes", 1)
+    assert "give one of steps, minutes and cpu_minutes" in refused(
+        capsys, "train", "quick", "--out", out, "--steps", 1, "--minutes", 1
+    )
     assert "--resume or --overwrite, got both" in refused(
         capsys, "train", "quick", "--out", out, "--resume", "--overwrite"
     )
