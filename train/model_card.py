@@ -29,6 +29,7 @@ from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
 from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
 from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
+from gato_lite.train.shelf import SHIPPED
 
 WEAK: Final = 0.75
 """Mean normalised score below which a suite is called weak."""
@@ -276,7 +277,12 @@ def _scores(facts: Facts) -> str:
             for name, found in scores.documents.items()
             for beside in [", ".join(f"{what} {number(value)}" for what, value in found.baselines.items())]
         ]
-        parts.append("Held-out pictures and texts, beside what needs no understanding:")
+        fetched = [dataset.info.task for dataset in facts.documents if dataset.info.task not in SHIPPED]
+        again = (
+            f" The same again, where `gato-lite data fetch` has brought the collections to `data`: `gato-lite eval "
+            f"{facts.name} --tasks 'vision/*' 'text/*' --documents {max(found.n for found in scores.documents.values())}`."
+        )
+        parts.append(f"Held-out pictures and texts, beside what needs no understanding.{again if fetched else ''}")
         parts.append(_table(("documents", "metric", "score (95 %)", "n", "beside"), rows))
     return "\n\n".join(part for part in parts if part)
 
