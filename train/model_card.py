@@ -278,9 +278,10 @@ def _scores(facts: Facts) -> str:
             for beside in [", ".join(f"{what} {number(value)}" for what, value in found.baselines.items())]
         ]
         fetched = [dataset.info.task for dataset in facts.documents if dataset.info.task not in SHIPPED]
+        most = max(found.n for found in scores.documents.values())
         again = (
             f" The same again, where `gato-lite data fetch` has brought the collections to `data`: `gato-lite eval "
-            f"{facts.name} --tasks 'vision/*' 'text/*' --documents {max(found.n for found in scores.documents.values())}`."
+            f"{facts.name} --tasks 'vision/*' 'text/*' --documents {most}`."
         )
         parts.append(f"Held-out pictures and texts, beside what needs no understanding.{again if fetched else ''}")
         parts.append(_table(("documents", "metric", "score (95 %)", "n", "beside"), rows))
