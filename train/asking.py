@@ -46,6 +46,18 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the episodes with success, of tasks that know it."""
 
 
+def read_asked(file: Path) -> Asked:
+    """`asked.json` of a round.
+
+    Raises:
+        RunError: it is damaged, or not there.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Asked)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise RunError(f"{file}: expected a round as training writes it, found damage: {error}") from error
+
+
 class Rounds:
     """Trains a run in rounds.
 
@@ -132,11 +144,7 @@ class Rounds:
                 self._join(folder)
 
     def _join(self, folder: Path) -> None:
-        file = folder / "asked.json"
-        try:
-            asked = msgspec.json.decode(file.read_bytes(), type=Asked)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise RunError(f"{file}: expected a round as training writes it, found damage: {error}") from error
+        asked = read_asked(folder / "asked.json")
         self.seconds += asked.seconds
         self.cpu_seconds += asked.seconds if asked.cpu_seconds is None else asked.cpu_seconds
         self._n_done += 1

@@ -11,7 +11,7 @@ from gato_lite.train.abilities import ability_of
 from gato_lite.train.exchanges import ExchangeSource
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.settings import Augment, TrainConfig
-from gato_lite.train.shelf import dataset_folder
+from gato_lite.train.shelf import dataset_folder, shipped_folder
 from gato_lite.train.sources import ControlSource, Source, TextSource
 
 SHARED: Final = {"emoji": "emoji-captions", "text": "wordnet"}
@@ -69,9 +69,10 @@ def check_apart(datasets: Sequence[Dataset]) -> None:
     Raises:
         ValueError: two of them do.
     """
-    names, folders = {dataset.info.task for dataset in datasets}, {dataset.path for dataset in datasets}
+    names = {dataset.info.task for dataset in datasets}
+    folders = {dataset.path.resolve() for dataset in datasets}
     for shipped, fetched in SHARED.items():
-        if fetched in names and dataset_folder(shipped) in folders:
+        if fetched in names and shipped_folder(shipped) in folders:
             raise ValueError(
                 f"'{shipped}' and '{fetched}' share documents and hold out different ones, so that each would teach "
                 f"what the other is scored on; leave one of them out, such as by --add {shipped}=0"

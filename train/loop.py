@@ -10,7 +10,6 @@ that refuses a checkpoint is asked again; memory that runs out ends the run. Wha
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +44,8 @@ MAX_REFUSED: Final = 3
 """Checkpoints in a row that the disk refused after which a run stops."""
 EVALUATION_SHARE: Final = 0.05
 """Most of the time that evaluations in between may take, after the first."""
+LONGEST: Final = 10**12
+"""Steps or minutes of the longest run."""
 RETRY_S: Final = 2.0
 """Seconds before the last checkpoint of a run is tried again."""
 
@@ -59,12 +60,13 @@ class Length:
     """Of all threads together: a busy machine takes longer, and trains as much."""
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.steps, self.minutes, self.cpu_minutes) if value is not None]
-        told = f"steps={self.steps}, minutes={self.minutes}, cpu_minutes={self.cpu_minutes}"
+        lengths = {"steps": self.steps, "minutes": self.minutes, "cpu_minutes": self.cpu_minutes}
+        given = {name: value for name, value in lengths.items() if value is not None}
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
         if len(given) != 1:
-            raise ValueError(f"give one of steps, minutes and cpu_minutes, got {told}")
-        if not math.isfinite(given[0]) or given[0] <= 0:
-            raise ValueError(f"a run's length must be above 0, got {told}")
+            raise ValueError(f"give one of steps, minutes and cpu_minutes, got {told or 'none'}")
+        if not all(0 < value <= LONGEST for value in given.values()):
+            raise ValueError(f"a run's length must be above 0 and at most {LONGEST:,}, got {told}")
 
     def progress(self, step: int, elapsed_s: float, cpu_s: float) -> float:
         """Share of the run that is done, in [0, 1]."""

@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
-import msgspec
-
 from gato_lite.checkpoint import MODEL_FILE, load_checkpoint, read_manifest
 from gato_lite.envs.catalogue import suite_of
 from gato_lite.envs.dataset import Dataset
@@ -21,9 +19,10 @@ from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.envs.task import PACKAGES
 from gato_lite.model import Gato
 from gato_lite.run import load, read_run_config
+from gato_lite.shelf import GENERALIST
 from gato_lite.train.abilities import ability_of
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
-from gato_lite.train.asking import Asked
+from gato_lite.train.asking import read_asked
 from gato_lite.train.datasets import open_data
 from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
 from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
@@ -50,13 +49,14 @@ DOES: Final[dict[Ability, str]] = {
 """What documents of each ability teach."""
 POLICIES: Final = "; in MuJoCo also policies that a random search or reinforcement learning found"
 """What experts are where they are no programs."""
-LIMITS: Final = (
+LIMITS: Final = ("The intervals are of these weights. Another training seed usually changes more than they say.",)
+"""Of any run."""
+ACTING_LIMITS: Final = (
     "It acts in simulators, those that it was trained in. Nothing is claimed of other environments or real machines.",
     "No safety is claimed. An action is a member of its space, no more: let it steer nothing that can do harm.",
     "A score of 1 is the catalogue's expert, a program, not the best that can be reached.",
-    "The intervals are of these weights. Another training seed usually changes more than they say.",
 )
-"""Of any run."""
+"""Of a run that acts."""
 
 
 @dataclass
@@ -131,9 +131,7 @@ def collect_facts(run: Path, *, name: str, command: str, machine: str, scores: S
         suite.episodes += dataset.info.n_rows
         suite.timesteps += dataset.info.n_timesteps
         versions |= {key: value for key, value in dataset.info.generator.items() if key in PACKAGES}
-    asked = [
-        msgspec.json.decode(path.read_bytes(), type=Asked) for path in (run / ASKED_FOLDER).glob("step_*/asked.json")
-    ]
+    asked = [read_asked(path) for path in (run / ASKED_FOLDER).glob("step_*/asked.json")]
     for path in (run / ASKED_FOLDER).glob("step_*/*/dataset.json"):
         info = Dataset.open(path.parent).info
         suites.setdefault(suite_of(info.task), SuiteData()).asked += info.n_rows
@@ -183,9 +181,10 @@ def _introduction(facts: Facts) -> str:
     n_task = len(facts.gato.formats)
     does = [f"plays {n_task} task{'s' * (n_task != 1)}"] if n_task else []
     does += [f"{word} ({_listed(names)})" for ability, word in DOES.items() if (names := _names(facts, ability))]
+    done = _listed(does) if does else "learnt nothing that its configuration names"
     return (
         f"# {facts.name}: model card\n\n"
-        f"One set of weights that {_listed(does)}. It is a decoder-only Transformer of "
+        f"One set of weights that {done}. It is a decoder-only Transformer of "
         f"{facts.gato.n_parameters / 1e6:.2f} million parameters: {shape.n_layer} layers of width {shape.d_model} with "
         f"{shape.n_head} heads, and {shape.context_length} tokens of context. It comes with gato_lite; "
         f"`python -m gato_lite.train.ship_run` wrote this page."
@@ -194,12 +193,16 @@ def _introduction(facts: Facts) -> str:
 
 def _use(facts: Facts) -> str:
     names = [task.name for task in facts.gato.formats]
-    task = EXAMPLE_TASK if EXAMPLE_TASK in names or not names else names[0]
-    commands = [
-        f"gato-lite play {task} --video film.mp4",
-        f"gato-lite eval {facts.name} --tasks '{suite_of(task)}/*' --episodes 100",
-        f'gato-lite prompt {facts.name} "She was not" --max-tokens 40',
-    ]
+    commands = []
+    if names:
+        task = EXAMPLE_TASK if EXAMPLE_TASK in names else names[0]
+        run = "" if facts.name == GENERALIST else f" --run {facts.name}"
+        commands.append(f"gato-lite play {task}{run} --video film.mp4")
+        commands.append(f"gato-lite eval {facts.name} --tasks '{suite_of(task)}/*' --episodes 100")
+    if _names(facts, "text"):
+        commands.append(f'gato-lite prompt {facts.name} "She was not" --max-tokens 40')
+    if _names(facts, "caption", "class", "question"):
+        commands.append(f"gato-lite prompt {facts.name} --image picture.png")
     if asked := _translations(facts):
         commands.append(f'gato-lite prompt {facts.name} "{asked[0]}"')
     body = "\n".join(commands)
@@ -356,7 +359,7 @@ def _suite_share(suite: SuiteScore, kind: str) -> str:
 
 
 def _limits(facts: Facts) -> str:
-    points = list(LIMITS)
+    points = [*(ACTING_LIMITS if facts.gato.formats else ()), *LIMITS]
     if facts.scores is not None:
         points += _weak(facts.scores)
     if texts := _names(facts, "text"):

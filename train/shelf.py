@@ -35,10 +35,23 @@ def dataset_folder(name: str) -> Path:
     if folder.exists():
         return folder
     if name in SHIPPED:
-        return Path(str(resources.files("gato_lite") / "data" / name))
+        return shipped_folder(name)
     if folder.name != name:
         raise FileNotFoundError(f"{name}: expected a folder, found nothing")
     raise FileNotFoundError(f"{unknown_name('dataset', name, SHIPPED)}; or give the folder of a dataset")
+
+
+def shipped_folder(name: str) -> Path:
+    """Where a dataset that comes with the package is."""
+    return Path(str(resources.files("gato_lite") / "data" / name)).resolve()
+
+
+def shipped_name(folder: str) -> str | None:
+    """The name of the shipped dataset that `folder` is, or is the name of; None where it is another one."""
+    there = Path(folder)
+    if not there.exists():
+        return folder if folder in SHIPPED else None
+    return next((name for name in SHIPPED if shipped_folder(name) == there.resolve()), None)
 
 
 def dataset_folders(name: str) -> list[Path]:
@@ -81,14 +94,15 @@ def weighted(values: tuple[str, ...], others: Sequence[tuple[str, float]] = ()) 
             weight = float(text)
         except ValueError:
             weight = -1.0
-        same = {name, str(dataset_folder(name))} if name in SHIPPED else set()
-        again = any(folder in same for folder, _ in found)
-        if weight == 0 and same and not again:
-            raise ValueError(f"{value}: expected a dataset that is trained on to be left out, but '{name}' is not")
-        if not 0 < weight < float("inf") and not (again and weight == 0):
+        shipped = shipped_name(name)
+        again = shipped is not None and any(shipped_name(folder) == shipped for folder, _ in found)
+        if weight == 0 and not again:
+            own = ", ".join(folder for folder, _ in found if shipped_name(folder)) or "there is none"
+            raise ValueError(f"{value}: expected a shipped dataset that is trained on to be left out ({own})")
+        if not 0 <= weight < float("inf"):
             raise ValueError(f"{value}: expected DIR=WEIGHT with a positive number, got weight '{text}'")
         if again:
-            found = [(folder, weight if folder in same else old) for folder, old in found]
+            found = [(folder, weight if shipped_name(folder) == shipped else old) for folder, old in found]
             continue
         found += [(str(folder), weight) for folder in dataset_folders(name)]
     return [(folder, weight) for folder, weight in found if weight]

@@ -15,6 +15,7 @@ last part is kept, of datasets' as if it were in `data`. Weights stay float32, a
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -32,12 +33,12 @@ from gato_lite.run import CONFIG_FILE, load, read_run_config, run_folder, write_
 from gato_lite.shelf import GENERALIST, RUNS
 from gato_lite.train.card_figure import draw
 from gato_lite.train.model_card import collect_facts, model_card
-from gato_lite.train.plans import PLANS, find_plan
+from gato_lite.train.plans import PLANS, Plan, find_plan
 from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
 from gato_lite.train.report_scores import scored_tasks
 from gato_lite.train.scores import read_scores
-from gato_lite.train.shelf import SHIPPED
+from gato_lite.train.shelf import shipped_name
 
 MOST_BYTES: Final = 40_000_000
 """Of a published run, all its files together."""
@@ -105,8 +106,8 @@ def _portable(training: Mapping[str, Any]) -> dict[str, Any]:  # Any: as RunConf
 
 def _shown(folder: str) -> str:
     """A dataset's folder as if it were where `gato-lite data fetch` puts it, where one finds it again by this name."""
-    path = Path(folder)
-    return folder if not path.is_absolute() else path.name if path.name in SHIPPED else f"data/{path.name}"
+    shipped = shipped_name(folder)
+    return shipped or (f"data/{Path(folder).name}" if Path(folder).is_absolute() else folder)
 
 
 def _last(path: str) -> str:
@@ -125,32 +126,29 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     words = ["gato-lite", "train", name]
     words += [f"--{key} {training[key]}" for key in ("preset", "seed") if training.get(key, recipe[key]) != recipe[key]]
     lengths = {key: training.get(key) for key in ("minutes", "cpu_minutes", "steps")}
-    words += [f"--{key.replace('_', '-')} {value:g}" for key, value in lengths.items() if value is not None]
-    data, own = training.get("data", []), _of_plan(name)
-    others = [(_shown(folder), weight) for folder, weight in data if Path(folder).name not in own]
+    words += [f"--{key.replace('_', '-')} {value:.12g}" for key, value in lengths.items() if value is not None]
+    data, plan = training.get("data", []), find_plan(name) if name in PLANS else Plan(tasks=[])
+    recorded = {*map(folder_name, plan.parts())}
+    weights = {shipped: weight for folder, weight in data if (shipped := shipped_name(folder)) in plan.documents}
+    others = [
+        (_shown(folder), weight)
+        for folder, weight in data
+        if Path(folder).name not in recorded and shipped_name(folder) not in plan.documents
+    ]
     if len(others) < len(data):  # beside the recipe's own, some of which may have been left out or weighed anew
-        weights = {_shown(folder): weight for folder, weight in data}
-        changed = {shipped: weights.get(shipped, 0.0) for shipped in sorted(own.intersection(SHIPPED))}
-        usual = find_plan(name).documents
-        others = [*((shipped, weight) for shipped, weight in changed.items() if weight != usual[shipped]), *others]
-        words += ["--add"] * bool(others)
+        usual = plan.documents.items()
+        changed = {shipped: weights.get(shipped, 0.0) for shipped, weight in usual if weights.get(shipped) != weight}
+        words += ["--add"] * bool(changed or others)
+        others = [*changed.items(), *others]
     else:
         words += ["--data"] * bool(others)
-    words += [f"{folder}={weight:g}" for folder, weight in others]
+    words += [f"{shlex.quote(folder)}={weight:g}" for folder, weight in others]
     other = [key for key, value in recipe.items() if key not in _FREE and training.get(key, value) != value]
     if other:
         words += ["--set", *(f"{key}={'null' if training[key] is None else training[key]}" for key in other)]
     files = {"init": "--init", "text_model": "--text-model"}
     words += [f"{option} {_last(training[key])}" for key, option in files.items() if key in training]
     return " ".join([*words, "--out", f"runs/{name}"])
-
-
-def _of_plan(name: str) -> set[str]:
-    """Names of the datasets that the recipe called `name` has itself."""
-    if name not in PLANS:
-        return set()
-    plan = find_plan(name)
-    return {*map(folder_name, plan.parts()), *plan.documents}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -166,6 +164,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     card = arguments.card or DOCS / f"{arguments.name}.md"
     try:
+        if card.is_dir():
+            raise IsADirectoryError(f"{card}: expected a file for the card, found a folder")
         config = read_run_config(arguments.run)
         facts = collect_facts(
             run_folder(arguments.run),

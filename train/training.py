@@ -56,11 +56,11 @@ RUN_ENTRIES: Final = frozenset(
     }
 )
 """Names of what is written into a run's folder, TensorBoard's events apart."""
+LENGTHS: Final = ("steps", "minutes", "cpu_minutes")
+"""How long a run is: one of these."""
 FREE: Final = frozenset(
     {
-        "steps",
-        "minutes",
-        "cpu_minutes",
+        *LENGTHS,
         "accumulate",
         "compile",
         "checkpoint_activations",
@@ -130,6 +130,9 @@ def prepare_run(
         _check_same(out / CONFIG_FILE, stored.training, {**asdict(config), **training})
         gato = Gato(stored.model, vocabulary, seed=config.seed).to(training_device())
         gato.formats = stored.tasks
+        lengths = {key: training[key] for key in LENGTHS if key in training}
+        if any(stored.training.get(key) != value for key, value in lengths.items()):  # may be said anew
+            write_run(out, msgspec.structs.replace(stored, training={**stored.training, **lengths}), vocabulary)
         return gato
     _check_free(out, resume=resume, overwrite=overwrite)
     vocabulary = vocabulary if vocabulary is not None else Vocabulary.shipped()

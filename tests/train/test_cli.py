@@ -148,7 +148,7 @@ def test_what_is_wrong_with_documents_shows_before_anything_is_recorded(capsys, 
     recordings, out = tmp_path / "recordings", tmp_path / "run"
     words = ["--recordings", recordings, "--out", out]
     message = refused(capsys, "train", "control", "--add", "emoji=0", *words)
-    assert message.startswith("emoji=0: expected a dataset that is trained on to be left out, but 'emoji' is not")
+    assert message.startswith("emoji=0: expected a shipped dataset that is trained on to be left out (there is none)")
     write_documents(tmp_path / "wordnet", [Document(None, "able: having the means")], name="wordnet")
     message = refused(capsys, "train", "generalist", "--add", tmp_path / "wordnet", *words)
     assert message.startswith("'text' and 'wordnet' share documents and hold out different ones")

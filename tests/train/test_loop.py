@@ -323,12 +323,12 @@ def test_training_outside_the_main_thread(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({}, "give one of steps, minutes and cpu_minutes, got steps=None, minutes=None"),
+        ({}, "give one of steps, minutes and cpu_minutes, got none"),
         ({"steps": 1, "minutes": 1.0}, "give one of steps, minutes and cpu_minutes, got steps=1, minutes=1.0"),
-        ({"minutes": 2.0, "cpu_minutes": 1.0}, "got steps=None, minutes=2.0, cpu_minutes=1.0"),
-        ({"cpu_minutes": 0.0}, "a run's length must be above 0, got steps=None, minutes=None, cpu_minutes=0.0"),
-        ({"steps": -1}, "a run's length must be above 0, got steps=-1, minutes=None"),
-        ({"minutes": -0.5}, "a run's length must be above 0, got steps=None, minutes=-0.5"),
+        ({"minutes": 2.0, "cpu_minutes": 1.0}, "got minutes=2.0, cpu_minutes=1.0"),
+        ({"cpu_minutes": 0.0}, "a run's length must be above 0 and at most 1,000,000,000,000, got cpu_minutes=0.0"),
+        ({"steps": -1}, "a run's length must be above 0 and at most 1,000,000,000,000, got steps=-1"),
+        ({"minutes": -0.5}, "a run's length must be above 0 and at most 1,000,000,000,000, got minutes=-0.5"),
     ],
 )
 def test_lengths_that_cannot_be(arguments: dict[str, Any], message: str) -> None:

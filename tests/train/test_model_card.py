@@ -61,7 +61,7 @@ def test_what_it_is_and_learnt_from(run: Path, tmp_path: Path) -> None:
     text = card(run, None, tmp_path)
     parameters = facts(run, None).gato.n_parameters / 1e6
     assert f"plays 2 tasks and continues text (`text`). It is a decoder-only Transformer of {parameters:.2f} " in text
-    assert "gato-lite play toy/Taxi --video film.mp4\n" in text
+    assert "gato-lite play toy/Taxi --run mine --video film.mp4\n" in text
     assert f"`{COMMAND}`, on a PC: 3 steps in 0.0 minutes of training (0.0 of CPU time), about 0.0 million" in text
     assert "After 2 steps the model acted itself and the experts said" in text
     assert "which took 2 minutes more. Optimiser: adamw; preset: lite-1m; seed: 0." in text

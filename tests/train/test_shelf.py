@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gato_lite.train.shelf import dataset_folder, dataset_folders, weighted
+from gato_lite.train.shelf import dataset_folder, dataset_folders, shipped_folder, weighted
 
 
 def make(folder: Path) -> Path:
@@ -58,12 +58,15 @@ def test_a_recipes_own_dataset_is_given_another_weight_or_left_out(tmp_path: Pat
     plain, own = make(tmp_path / "plain"), [("emoji", 2.0), ("text", 0.6)]
     assert weighted(("emoji=0", f"{plain}=3", "text=1"), own) == [("text", 1.0), (str(plain), 3.0)]
     assert weighted(("text=0",), weighted(("emoji", "text"))) == weighted(("emoji",))
-    with pytest.raises(ValueError, match="plain=0: expected DIR=WEIGHT with a positive number"):
+    with pytest.raises(ValueError, match=r"plain=0: expected a shipped dataset that is trained on .* \(emoji, text\)"):
         weighted((f"{plain}=0",), own)
-    with pytest.raises(
-        ValueError, match="emoji=0: expected a dataset that is trained on to be left out, but 'emoji' is"
-    ):
+    expected = r"emoji=0: expected a shipped dataset that is trained on to be left out \(text\)"
+    with pytest.raises(ValueError, match=expected):
         weighted(("emoji=0",), [("text", 1.0)])
+    with pytest.raises(ValueError, match=r"nothing=0: expected a shipped dataset .* \(there is none\)"):
+        weighted(("nothing=0",))
+    by_path = str(shipped_folder("emoji"))
+    assert weighted((f"{by_path}=3",), own) == [("emoji", 3.0), ("text", 0.6)]
 
 
 @pytest.mark.parametrize("weight", ["-1", "inf", "nan", "much", ""])

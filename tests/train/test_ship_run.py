@@ -161,6 +161,8 @@ def test_the_command_is_made_of_the_recipe() -> None:
     assert " --add emoji=0 data/en-it=6 data/easy-vqa=0.5 --out " in training_command(
         {**training, "data": [recorded[0], recorded[2], *added]}, "generalist"
     )
+    mine = {**training, "data": [*recorded, ["/home/me/text", 1.0], ["my data", 2.5]]}
+    assert " --add data/text=1 'my data'=2.5 --out " in training_command(mine, "generalist")
     heavier = {**training, "data": [recorded[0], ["emoji", 2.0], ["text", 3.0]]}
     assert " --minutes 120 --add text=3 --out " in training_command(heavier, "generalist")
     in_cpu = {**training, "minutes": None, "cpu_minutes": 96.0}

@@ -31,6 +31,7 @@ from gato_lite.train.pictures import encode_png
 from gato_lite.train.recipes import tune
 from gato_lite.train.rollout import jobs_of, play
 from gato_lite.train.settings import TrainConfig
+from gato_lite.train.shelf import shipped_folder
 from gato_lite.train.sources import ControlSource, TextSource
 from gato_lite.train.training import formats_of, prepare_run, train_run
 
@@ -216,6 +217,19 @@ def test_data_that_teach_what_others_are_scored_on_are_refused(small: TrainConfi
     with pytest.raises(ValueError, match=expected):
         train_run(small, data, tmp_path / "run", length=Length(steps=1))
     assert not (tmp_path / "run" / "config.json").exists()
+    (tmp_path / "linked").symlink_to(shipped_folder("text"))
+    with pytest.raises(ValueError, match=expected):
+        train_run(small, [(str(tmp_path / "linked"), 1.0), data[1]], tmp_path / "run", length=Length(steps=1))
+    own = write_documents(tmp_path / "text", [Document(None, "one's own")], name="text")
+    train_run(small, [(str(own.path), 1.0), data[1]], tmp_path / "run", length=Length(steps=1))
+
+
+def test_a_resumed_run_says_how_long_it_is(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
+    data = [(str(corridor.path), 1.0)]
+    run = train_run(small, data, tmp_path / "run", length=Length(steps=1))
+    train_run(small, data, run, length=Length(minutes=0.01), resume=True)
+    training = read_run_config(run).training
+    assert (training["steps"], training["minutes"], training["cpu_minutes"]) == (None, 0.01, None)
 
 
 def test_resuming_nothing_begins_a_run(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def run(options: Options) -> int:
         if not ranks.is_first:
             return 0
     so_far = (
-        "" if last is None else f" for {last.step:,} steps, {last.elapsed_s / 60:.1f} minutes, to loss {last.loss:.3f}"
+        " as long already"
+        if last is None
+        else f" for {last.step:,} steps, {last.elapsed_s / 60:.1f} minutes, to loss {last.loss:.3f}"
     )
     print(f"{options.out}: trained{so_far}; next: gato-lite eval {options.out}")
     return 0
@@ -105,6 +107,7 @@ def run(options: Options) -> int:
 
 def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | None:
     """Records what the recipe needs, and trains; where the run stood last."""
+    from gato_lite.run import CONFIG_FILE
     from gato_lite.train.cores import usable_cores
     from gato_lite.train.datasets import check_apart, open_data
     from gato_lite.train.loop import Length
@@ -119,7 +122,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     length = Length(minutes=DEFAULT_MINUTES) if given == (None,) * 3 else Length(*given)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
     data = weighted(options.add, weighted(options.data or SHIPPED) if plan is None else [*plan.documents.items()])
-    if not options.resume:
+    if not (options.resume and (options.out / CONFIG_FILE).exists()):
         check_apart([open_data(name) for name, _ in data])  # before anything is recorded
     if plan is not None:
         data = [*_record(options, plan, ranks), *data]
