@@ -24,6 +24,7 @@ from gato_lite.train.abilities import ability_of
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.asking import read_asked
 from gato_lite.train.datasets import open_data
+from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
 from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
 from gato_lite.train.report_sections import number, percent, short
@@ -276,7 +277,7 @@ def _scores(facts: Facts) -> str:
         parts.append(_published(scores))
     if scores.documents:
         rows = [
-            (f"`{name}`", found.metric, _with_interval(found.mean, found.low, found.high), f"{found.n:,}", beside)
+            (f"`{name}`", found.metric, _document_score(found), f"{found.n:,}", beside)
             for name, found in scores.documents.items()
             for beside in [", ".join(f"{what} {number(value)}" for what, value in found.baselines.items())]
         ]
@@ -289,6 +290,14 @@ def _scores(facts: Facts) -> str:
         parts.append(f"Held-out pictures and texts, beside what needs no understanding.{again if fetched else ''}")
         parts.append(_table(("documents", "metric", "score (95 %)", "n", "beside"), rows))
     return "\n\n".join(part for part in parts if part)
+
+
+def _document_score(found: DocumentScore) -> str:
+    """The score, and of translations that of each kind of text: they are as different as the kinds."""
+    score = _with_interval(found.mean, found.low, found.high)
+    if found.ability != "translation" or len(found.groups) < 2:
+        return score
+    return f"{score}: " + ", ".join(f"{name} {number(mean)} ({n:,})" for name, (mean, n) in found.groups.items())
 
 
 def _published(scores: Scores) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def test_what_it_is_and_learnt_from(run: Path, tmp_path: Path) -> None:
     parameters = facts(run, None).gato.n_parameters / 1e6
     assert f"plays 2 tasks and continues text (`text`). It is a decoder-only Transformer of {parameters:.2f} " in text
     assert "gato-lite play toy/Taxi --run mine --video film.mp4\n" in text
-    assert f"`{COMMAND}`, on a PC: 3 steps in 0.0 minutes of training (0.0 of CPU time), about 0.0 million" in text
+    trained = r"on a PC: 3 steps in \d\.\d minutes of training \(\d\.\d of CPU time\), about 0\.0 million tokens"
+    assert re.search(f"`{re.escape(COMMAND)}`, {trained}", text)
     assert "After 2 steps the model acted itself and the experts said" in text
     assert "which took 2 minutes more. Optimiser: adamw; preset: lite-1m; seed: 0." in text
     assert "| toy | 1 | 20 |" in text
@@ -89,6 +91,10 @@ def test_what_it_reaches(run: Path, tmp_path: Path) -> None:
     assert "| `Taxi` | 7.9 | −782.3 | 7.8 | 1.00 (1.00–1.00) | 3 |" in text
     assert "| `CartPole` | 100.0 | 22.8 | 500.0 | 0.16 (0.16–0.16) | 3 |" in text
     assert "| `text/text` | bits per byte | 2.50 | 9 | xz 2.09 |" in text
+    kinds = {"debian": (53.1, 7), "wesnoth": (17.5, 2)}
+    named = DocumentScore(ability="translation", metric="chrF", mean=24.5, n=9, baselines={}, groups=kinds)
+    text = card(run, msgspec.structs.replace(found, documents={"text/en-it": named}), tmp_path)
+    assert "| `text/en-it` | chrF | 24.50: debian 53.10 (7), wesnoth 17.50 (2) | 9 |  |" in text
     assert "Weak suites, with a mean below 0.75: classic (0.16).\n" in text
     assert "Below half of the expert, 1 of 2 tasks: `classic/CartPole` (0.16).\n" in text
 
