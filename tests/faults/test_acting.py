@@ -84,11 +84,14 @@ def sound(gato: Gato) -> dict[int, tuple[float, int]]:
     return found
 
 
-def hold(outcomes: dict[int, Outcome], sound: dict[int, tuple[float, int]], why: str) -> None:
-    """The bad seeds failed and say why; the others are the same numbers as without the fault."""
-    assert {seed: outcome.failed for seed, outcome in outcomes.items() if outcome.failed} == dict.fromkeys(BAD, why)
-    whole = {seed: (o.total_reward, o.length) for seed, o in outcomes.items() if not o.failed}
-    assert whole == {seed: numbers for seed, numbers in sound.items() if seed not in BAD}
+def ends(outcomes: dict[int, Outcome]) -> dict[int, str | tuple[float, int]]:
+    """Why an episode failed, or what it came to, by its seed."""
+    return {seed: o.failed or (o.total_reward, o.length) for seed, o in outcomes.items()}
+
+
+def spoilt(sound: dict[int, tuple[float, int]], why: str) -> dict[int, str | tuple[float, int]]:
+    """The same where the bad seeds fail, and the others are as without the fault."""
+    return {**sound, **dict.fromkeys(BAD, why)}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_what_an_environment_does_wrong_costs_its_episode(
             "step 4: action_mask must be 0 or 1 for each of the 2 values of a Discrete action and allow at least one, "
         )
         why += "got array([1, 1, 1], dtype=int8) for Discrete(2)"
-    hold(outcomes, sound, why)
+    assert ends(outcomes) == spoilt(sound, why)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_a_process_that_an_environment_ends_is_started_anew(
         why = outcomes[BAD[0]].failed
         assert why is not None
         assert why.startswith("answered with what cannot be sent: ")
-    hold(outcomes, sound, why)
+    assert ends(outcomes) == spoilt(sound, why)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_an_environment_that_hangs_is_given_up(
     gato: Gato, sound: dict[int, tuple[float, int]], kind: str, call: str
 ) -> None:
     """Also in C code that holds the interpreter's lock, where no signal handler would ever run."""
-    hold(played(gato, kind, LIMIT_S), sound, f"{call} took longer than {LIMIT_S:g} s")
+    assert ends(played(gato, kind, LIMIT_S)) == spoilt(sound, f"{call} took longer than {LIMIT_S:g} s")
 
 
 @pytest.mark.parametrize("limit_s", [None, PATIENT_S])
@@ -202,7 +205,7 @@ def test_a_slow_environment_does_not_hold_up_the_others(
 def test_what_a_slow_environment_does_wrong_costs_its_episode(
     gato: Gato, sound: dict[int, tuple[float, int]], kind: str, why: str
 ) -> None:
-    hold(played(gato, kind, LIMIT_S if "Hangs" in kind else PATIENT_S), sound, why)
+    assert ends(played(gato, kind, LIMIT_S if "Hangs" in kind else PATIENT_S)) == spoilt(sound, why)
 
 
 def test_a_slow_environment_that_never_goes_the_same_way_stays_where_it_is(gato: Gato, tmp_path: Path) -> None:

@@ -77,36 +77,30 @@ def offers_the_previous(error: BaseException, run: Path) -> bool:
 # 19
 
 
-def flip_weights(folder: Path, name: str, n: int, resume: Callable[..., object]) -> None:
-    content = (folder / name).read_bytes()
+@pytest.mark.parametrize("n", [6, pytest.param(256, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
+def test_a_flipped_bit_anywhere_in_weights_is_found(
+    newest: Path, name: str, n: int, resume: Callable[..., object]
+) -> None:
+    file, run = newest / name, newest.parent.parent
+    content, words = file.read_bytes(), f"{file}: expected SHA-256 "
     generator = np.random.default_rng(0)
     for start, stop in itertools.pairwise(np.linspace(0, len(content), n + 1).astype(int)):
         flipped = bytearray(content)
         flipped[generator.integers(start, max(stop, start + 1))] ^= 1 << int(generator.integers(8))
-        (folder / name).write_bytes(flipped)
-        words = f"{folder / name}: expected SHA-256 "
+        file.write_bytes(flipped)
         with pytest.raises(ValueError, match=words) as caught:
-            load_checkpoint(folder.parent.parent)  # what resuming reads
-        assert offers_the_previous(caught.value, folder.parent.parent)
+            load_checkpoint(run)  # what resuming reads
+        assert offers_the_previous(caught.value, run)
         if name == "model.safetensors":
             with pytest.raises(ValueError, match=words):
-                gato_lite.load(folder.parent.parent)  # what evaluation and prompts read
-        assert verify(folder).problems[0].startswith(words)
+                gato_lite.load(run)  # what evaluation and prompts read
+        assert verify(newest).problems[0].startswith(words)
     with pytest.raises(ValueError, match=words):
         resume()
-    (folder / name).write_bytes(content)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-def test_a_flipped_bit_in_weights_is_found(newest: Path, name: str, resume: Callable[..., object]) -> None:
-    flip_weights(newest, name, 6, resume)
+    file.write_bytes(content)
+    assert verify(newest).ok
     resume()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-def test_a_flipped_bit_anywhere_in_weights_is_found(newest: Path, name: str, resume: Callable[..., object]) -> None:
-    flip_weights(newest, name, 256, resume)
 
 
 # 34
