@@ -105,6 +105,29 @@ def play(env: AnyEnv, weights: Array, statistics: Moments, seed: int, *, learn: 
     return total
 
 
+def _ascent(
+    env: AnyEnv, settings: Search, weights: Array, statistics: Moments, generator: np.random.Generator
+) -> Array:
+    """What one iteration adds to the weights: the best directions, each by how much better it is than its opposite."""
+    directions = generator.normal(size=(settings.n_direction, *weights.shape))
+    seeds = generator.integers(2**31, size=settings.n_direction)
+
+    def tried(direction: Array, sign: int, env_seed: int) -> float:
+        there = weights + sign * settings.noise * direction
+        return play(env, there, statistics, env_seed, learn=True, bonus=settings.bonus)
+
+    returns = np.array(
+        [
+            [tried(direction, sign, int(env_seed)) for sign in (1, -1)]
+            for direction, env_seed in zip(directions, seeds, strict=True)
+        ]
+    )  # (directions, 2)
+    chosen = np.argsort(-returns.max(1))[: settings.n_best]
+    spread = max(float(returns[chosen].std()), 1e-8)
+    ascent = np.einsum("d,dao->ao", returns[chosen, 0] - returns[chosen, 1], directions[chosen])
+    return np.asarray(settings.step_size / (len(chosen) * spread) * ascent)
+
+
 def search(
     env: AnyEnv,
     settings: Search,
@@ -131,28 +154,7 @@ def search(
     end = time.process_time() + 60 * minutes
     iteration = 0
     while best is None or time.process_time() < end:
-        directions = generator.normal(size=(settings.n_direction, *shape))
-        seeds = generator.integers(2**31, size=settings.n_direction)
-        returns = np.array(
-            [
-                [
-                    play(
-                        env,
-                        weights + sign * settings.noise * direction,
-                        statistics,
-                        int(env_seed),
-                        learn=True,
-                        bonus=settings.bonus,
-                    )
-                    for sign in (1, -1)
-                ]
-                for direction, env_seed in zip(directions, seeds, strict=True)
-            ]
-        )  # (directions, 2)
-        chosen = np.argsort(-returns.max(1))[: settings.n_best]
-        spread = max(float(returns[chosen].std()), 1e-8)
-        ascent = np.einsum("d,dao->ao", returns[chosen, 0] - returns[chosen, 1], directions[chosen])
-        weights = weights + settings.step_size / (len(chosen) * spread) * ascent
+        weights = weights + _ascent(env, settings, weights, statistics, generator)
         iteration += 1
         seeds = generator.integers(2**31, size=4)
         score = float(np.mean([play(env, weights, statistics, int(env_seed), learn=False) for env_seed in seeds]))

@@ -83,13 +83,7 @@ def generate(
     Raises:
         ValueError: an argument is out of range, or a prompt fills the whole context: none is ever cut.
     """
-    check_beams(beams)
-    others = {"temperature": temperature > 0.0, "choices": choices is not None, "on_text": on_text is not None}
-    if beams > 1 and any(others.values()):
-        raise ValueError(
-            f"beams={beams} searches for the likeliest answer: expected neither temperature, choices nor on_text with "
-            f"it, got {' and '.join(name for name, given in others.items() if given)}"
-        )
+    _check_alone(beams, temperature=temperature > 0.0, choices=choices is not None, on_text=on_text is not None)
     single = isinstance(prompt, str)
     asked = _exchanges([prompt] if isinstance(prompt, str) else list(prompt), image, before)
     if choices is not None:
@@ -106,6 +100,18 @@ def generate(
             beams=beams,
         )
     return texts[0] if single else texts
+
+
+def _check_alone(beams: int, **others: bool) -> None:
+    """Checks that nothing that is given goes against a search for the likeliest answer."""
+    check_beams(beams)
+    if beams > 1 and any(others.values()):
+        *first, last = others
+        given = " and ".join(name for name, is_given in others.items() if is_given)
+        raise ValueError(
+            f"beams={beams} searches for the likeliest answer: expected neither {', '.join(first)} nor {last} with it, "
+            f"got {given}"
+        )
 
 
 @torch.inference_mode()

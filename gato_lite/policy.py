@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.spaces import Discrete
 from gymnasium.vector.utils import batch_space, create_empty_array
 from gymnasium.vector.utils import concatenate as stack_values
 
@@ -190,7 +189,7 @@ class Policy:
             allowed = {index: self._allowed(index, masks[index]) for index in active if masks[index] is not None}
             self._see(active, observations)
             self._choose(active, self._read(active, observed=True), allowed)
-        actions = [self._action(index) if seen is not None else None for index, seen in enumerate(observations)]
+        actions = [None if seen is None else self._slots[index].act() for index, seen in enumerate(observations)]
         if self._batched:
             out: Any = create_empty_array(self._action_space, self.n_slot)  # Any: whatever the space batches to
             return stack_values(self._action_space, actions, out)
@@ -203,10 +202,7 @@ class Policy:
     # -- reading
 
     def _see(self, active: Sequence[int], observations: Sequence[Observation]) -> None:
-        """Appends a timestep to each active slot, or to none if an observation is bad.
-
-        Slots of one language are tokenised together.
-        """
+        """A timestep more for each active slot, those of one language together; none if an observation is bad."""
         groups: dict[int, list[int]] = {}
         new: dict[int, Timestep] = {}
         for index in active:
@@ -318,7 +314,7 @@ class Policy:
             chosen = self._chosen(rows, hidden, ids)
             for index in rows:
                 n_chosen = len(self._slots[index].draft) + 1
-                self._take(index, chosen[:n_chosen])
+                self._decoder.rewind(index, self._slots[index].take(chosen[:n_chosen]))
                 chosen = chosen[n_chosen:]
             rows = self._unfinished(rows, allowed)[0]
             if rows:
@@ -346,17 +342,6 @@ class Policy:
         """An episode by its place in the policy."""
         return f"slot {slot} {self._n_begun[slot]}"
 
-    def _take(self, index: int, chosen: list[int]) -> None:
-        """Keeps the tokens chosen after a draft's tokens, up to the first that is not what the draft guessed."""
-        slot = self._slots[index]
-        draft, slot.draft = slot.draft, []
-        n_stood = next((n for n, guessed in enumerate(draft) if chosen[n] != guessed), len(draft))
-        if draft:
-            slot.drafter.record(len(draft), n_stood)
-            self._decoder.rewind(index, len(draft) - n_stood)
-        slot.timesteps[-1].action += chosen[: n_stood + 1]
-        slot.unread = [chosen[n_stood]]
-
     def _unfinished(
         self, rows: Sequence[int], allowed: Mapping[int, npt.NDArray[np.int32]]
     ) -> tuple[list[int], list[Legal], list[int]]:
@@ -373,27 +358,17 @@ class Policy:
         for index in rows:
             slot = self._slots[index]
             action = slot.timesteps[-1].action
-            legal = self._legal(index, allowed.get(index), action)
+            legal = slot.language.legal(action, allowed.get(index))
             if legal is not None:
                 going.append(index)
                 ids.append(legal)
                 for n_read in range(1, len(slot.draft) + 1):
-                    further = self._legal(index, allowed.get(index), [*action, *slot.draft[:n_read]])
+                    further = slot.language.legal([*action, *slot.draft[:n_read]], allowed.get(index))
                     assert further is not None  # a draft stops before the last token
                     ids.append(further)
                 places += range(place, place + len(slot.draft) + 1)
             place += len(slot.draft) + 1
         return going, ids, places
-
-    def _legal(self, index: int, allowed: npt.NDArray[np.int32] | None, action: Sequence[int]) -> Legal | None:
-        """Ids that may follow the first tokens of the slot's action; None when it is whole."""
-        language = self._slots[index].language
-        if language.ranges is not None:
-            if len(action) == len(language.ranges):
-                return None
-            return language.ranges[len(action)] if allowed is None else allowed
-        legal = language.action.legal(action)
-        return legal if len(legal) else None
 
     def _allowed(self, index: int, mask: Any) -> npt.NDArray[np.int32]:
         """Ids of the values of a Discrete action that `mask` allows."""
@@ -402,16 +377,6 @@ class Policy:
             return allowed_values(mask, language.action.space, language.ranges)
         except ValueError as error:
             raise self._error(index, str(error)) from None
-
-    def _action(self, index: int) -> Action:
-        slot = self._slots[index]
-        language, chosen = slot.language, slot.timesteps[-1].action
-        slot.drafter.finish(chosen)
-        if not isinstance(language.action.space, Discrete) or len(chosen) > 1:
-            return language.action.decode(plain(chosen))
-        if chosen[0] not in language.values:
-            language.values[chosen[0]] = language.action.decode(plain(chosen))
-        return language.values[chosen[0]]
 
     # -- setting up
 

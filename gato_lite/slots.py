@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.spaces import Discrete
 
 from gato_lite.config import TokenSpec
 from gato_lite.drafts import Drafter
 from gato_lite.inputs import RangeCheck
 from gato_lite.model import Gato
 from gato_lite.run import find_format
+from gato_lite.sampling import Legal
 from gato_lite.sequence import Tokens, concatenate, plain, select, split
 from gato_lite.spaces import AnySpace, require_leaf
 from gato_lite.tokenizers.space import SpaceTokenizer
@@ -58,6 +60,28 @@ class Language:
                 repeated = np.append(repeated, False)  # noqa: PLW2901
             timesteps.append(Timestep(run, repeated))
         return timesteps
+
+    def legal(self, action: Sequence[int], allowed: npt.NDArray[np.int32] | None) -> Legal | None:
+        """Ids that may follow the first tokens of an action; None when it is whole.
+
+        Args:
+            action: these tokens.
+            allowed: the ids of the values that a Discrete action may have; None allows all.
+        """
+        if self.ranges is None:
+            legal = self.action.legal(action)
+            return legal if len(legal) else None
+        if len(action) == len(self.ranges):
+            return None
+        return self.ranges[len(action)] if allowed is None else allowed
+
+    def decode(self, action: Sequence[int]) -> Action:
+        """The action that these tokens are; of a Discrete space each is made once."""
+        if not isinstance(self.action.space, Discrete) or len(action) > 1:
+            return self.action.decode(plain(action))
+        if action[0] not in self.values:
+            self.values[action[0]] = self.action.decode(plain(action))
+        return self.values[action[0]]
 
 
 @dataclass
@@ -118,6 +142,26 @@ class Slot:
         history = self.language.spec.history
         kept = self.timesteps if history is None else self.timesteps[-((history + 1) // 2) :]
         self.timesteps = newest(kept, budget) or kept[-1:]
+
+    def take(self, chosen: Sequence[int]) -> int:
+        """Keeps the tokens chosen after a draft's tokens, up to the first that is not what the draft guessed.
+
+        Returns:
+            How many of the draft's tokens did not stand, and are in the cache.
+        """
+        draft, self.draft = self.draft, []
+        n_stood = next((n for n, guessed in enumerate(draft) if chosen[n] != guessed), len(draft))
+        if draft:
+            self.drafter.record(len(draft), n_stood)
+        self.timesteps[-1].action += chosen[: n_stood + 1]
+        self.unread = [chosen[n_stood]]
+        return len(draft) - n_stood
+
+    def act(self) -> Action:
+        """The action that was chosen."""
+        chosen = self.timesteps[-1].action
+        self.drafter.finish(chosen)
+        return self.language.decode(chosen)
 
     def window(self, vocabulary: Vocabulary) -> Tokens:
         """All that the next prediction is over."""

@@ -44,9 +44,9 @@ from gato_lite.train.plans import Plan, find_plan, record_plan
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.report import write_report
 from gato_lite.train.report_data import collect_report
+from gato_lite.train.run_folder import prepare_run
 from gato_lite.train.summary import summary_table
 from gato_lite.train.token_rows import TokenStream
-from gato_lite.train.training import prepare_run
 
 EVALUATION_SHARE: Final = 0.13
 """Share of the minutes kept for evaluation and the page."""

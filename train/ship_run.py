@@ -31,12 +31,14 @@ from gato_lite.envs.recording import folder_name
 from gato_lite.names import unknown_name
 from gato_lite.run import CONFIG_FILE, load, read_run_config, run_folder, write_run
 from gato_lite.shelf import GENERALIST, RUNS
+from gato_lite.train.card_facts import collect_facts
 from gato_lite.train.card_figure import draw
-from gato_lite.train.model_card import collect_facts, model_card
+from gato_lite.train.model_card import model_card
 from gato_lite.train.plans import PLANS, Plan, find_plan
 from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
 from gato_lite.train.report_scores import scored_tasks
+from gato_lite.train.run_folder import LENGTHS
 from gato_lite.train.scores import read_scores
 from gato_lite.train.shelf import shipped_name
 
@@ -125,7 +127,7 @@ def training_command(training: Mapping[str, Any], name: str) -> str:  # Any: as 
     recipe = asdict(RECIPES[name]())
     words = ["gato-lite", "train", name]
     words += [f"--{key} {training[key]}" for key in ("preset", "seed") if training.get(key, recipe[key]) != recipe[key]]
-    lengths = {key: training.get(key) for key in ("minutes", "cpu_minutes", "steps")}
+    lengths = {key: training.get(key) for key in LENGTHS}
     words += [f"--{key.replace('_', '-')} {value:.12g}" for key, value in lengths.items() if value is not None]
     data, plan = training.get("data", []), find_plan(name) if name in PLANS else Plan(tasks=[])
     recorded = {*map(folder_name, plan.parts())}

@@ -16,8 +16,9 @@ from gato_lite.train.asking import FOLDER, Rounds
 from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
 from gato_lite.train.loop import Length, Trainer
 from gato_lite.train.plans import Part, Plan
+from gato_lite.train.run_folder import prepare_run
 from gato_lite.train.settings import TrainConfig
-from gato_lite.train.training import prepare_run, train_run
+from gato_lite.train.training import train_run
 
 NAME = "toy/CliffWalking"
 PLAN = Plan(tasks=[{NAME: Part(20, 2.0, asked=3)}], rounds=(0.25, 0.5))

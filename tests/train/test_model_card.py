@@ -9,10 +9,11 @@ import pytest
 
 from gato_lite.envs.catalogue import find_tasks
 from gato_lite.run import read_run_config
+from gato_lite.train.card_facts import Facts, collect_facts
 from gato_lite.train.console import to_json
 from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.loop import Length
-from gato_lite.train.model_card import Facts, collect_facts, model_card
+from gato_lite.train.model_card import model_card
 from gato_lite.train.plans import Part, Plan, record_plan
 from gato_lite.train.rollout import Outcome
 from gato_lite.train.scores import Scores, summarise

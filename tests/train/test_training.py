@@ -30,10 +30,11 @@ from gato_lite.train.mixture import Mixture
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.recipes import tune
 from gato_lite.train.rollout import jobs_of, play
+from gato_lite.train.run_folder import formats_of, prepare_run
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.shelf import shipped_folder
 from gato_lite.train.sources import ControlSource, TextSource
-from gato_lite.train.training import formats_of, prepare_run, train_run
+from gato_lite.train.training import train_run
 
 
 @pytest.fixture

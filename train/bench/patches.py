@@ -18,7 +18,8 @@ from gato_lite.train.datasets import open_data
 from gato_lite.train.loop import Length, Progress
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.recipes import find_recipe
-from gato_lite.train.training import train_run, training_device
+from gato_lite.train.run_folder import training_device
+from gato_lite.train.training import train_run
 
 PATCH_SIZES: Final[dict[PatchEncoder, int]] = {"hog": 64, "conv": 32, "mlp": 32, "resnet": 16, "linear": 16, "tnt": 16}
 """Side of the patches that each encoder is meant for; 16 is that of the papers (GATO, ViT, TNT)."""

@@ -23,7 +23,7 @@ from gato_lite.envs.experts import AnyEnv
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.sequence import plain
-from gato_lite.train.training import training_device
+from gato_lite.train.run_folder import training_device
 
 Found = TypeVar("Found")
 
@@ -149,7 +149,8 @@ class Players:
         policy._decoder.read = self._timed("model", policy._decoder.read)  # type: ignore[method-assign]
         policy._decoder.read_documents = self._timed("model", policy._decoder.read_documents)  # type: ignore[method-assign]
         policy._see = self._timed("tokenising", policy._see)  # type: ignore[method-assign]
-        policy._action = self._timed("tokenising", policy._action)  # type: ignore[method-assign]
+        for slot in policy._slots:
+            slot.act = self._timed("tokenising", slot.act)  # type: ignore[method-assign]
         policy._sampler.choose = self._timed("sampling", policy._sampler.choose)  # type: ignore[method-assign]
         self.step()
         self.tokens_per_step = len(policy.window(0)) - len(policy._slots[0].prefix)

@@ -43,7 +43,7 @@ def run(options: Options) -> None:
     from gato_lite.train.bench.rollout import measure_models, measure_sizes
     from gato_lite.train.bench.rollout_paces import measure_paces
     from gato_lite.train.bench.rollout_ways import compare, measure_flatness
-    from gato_lite.train.training import training_device
+    from gato_lite.train.run_folder import training_device
 
     if options.episode < 10 or options.threads < 1:
         raise ValueError(

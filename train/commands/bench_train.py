@@ -55,7 +55,7 @@ def run(options: Options) -> None:
     from gato_lite.train.bench.measure import this_machine
     from gato_lite.train.bench.train import measure_speeds
     from gato_lite.train.bench.train_data import EPISODES, record_workloads
-    from gato_lite.train.training import training_device
+    from gato_lite.train.run_folder import training_device
 
     for name in options.preset:
         GatoConfig.preset(name)  # an unknown one is told before anything is recorded

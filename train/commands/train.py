@@ -107,11 +107,11 @@ def run(options: Options) -> int:
 
 def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | None:
     """Records what the recipe needs, and trains; where the run stood last."""
-    from gato_lite.run import CONFIG_FILE
     from gato_lite.train.cores import usable_cores
     from gato_lite.train.datasets import check_apart, open_data
     from gato_lite.train.loop import Length
     from gato_lite.train.plans import PLANS, find_plan
+    from gato_lite.train.run_folder import is_begun
     from gato_lite.train.shelf import weighted
     from gato_lite.train.training import check_beginning, train_run
 
@@ -122,7 +122,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     length = Length(minutes=DEFAULT_MINUTES) if given == (None,) * 3 else Length(*given)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
     data = weighted(options.add, weighted(options.data or SHIPPED) if plan is None else [*plan.documents.items()])
-    if not (options.resume and (options.out / CONFIG_FILE).exists()):
+    if not is_begun(options.out, resume=options.resume):
         check_apart([open_data(name) for name, _ in data])  # before anything is recorded
     if plan is not None:
         data = [*_record(options, plan, ranks), *data]
