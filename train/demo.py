@@ -139,7 +139,7 @@ def _train(out: Path, plan: Plan, clock: Clock, workers: int) -> Path:
         def report(progress: Progress) -> None:
             share(progress.done, f"loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s")
 
-        data = [(open_data(name), weight) for name, weight in recorded]
+        data = [(open_data(name), weight) for name, weight in (*recorded, *plan.documents.items())]
         gato = prepare_run(
             config, [dataset for dataset, _ in data], run, training={"recipe": "demo", "minutes": clock.minutes}
         )

@@ -216,7 +216,7 @@ def record_plan(
         on_progress: called with the episodes done and in all.
 
     Returns:
-        Dataset folders, and names of shipped datasets, each with its weight.
+        Dataset folders, each with its weight.
 
     Raises:
         ImportError: packages of some tasks are not installed; the message has the command.
@@ -228,5 +228,4 @@ def record_plan(
         raise ImportError(f"the recipe's tasks need packages: pip install 'gato_lite[{','.join(extras)}]'")
     wanted = {name: max(LEAST, round(part.episodes * scale)) for name, part in parts.items()}
     recordings = record_tasks(wanted, out, workers=workers, on_progress=on_progress)
-    found = [(str(recording.dataset.path), parts[name].weight) for name, recording in recordings.items()]
-    return [*found, *plan.documents.items()]
+    return [(str(recording.dataset.path), parts[name].weight) for name, recording in recordings.items()]

@@ -33,7 +33,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(context_length=64, tokens_per_step=256)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gato_lite.train.loop.matmul_peak", lambda _device, precision: 1e9)
-        out = train_run(config, record_plan(plan, here / "data"), here / "run", length=Length(steps=3))
+        out = train_run(
+            config, [*record_plan(plan, here / "data"), *plan.documents.items()], here / "run", length=Length(steps=3)
+        )
     asked = out / "asked" / "step_2"
     shutil.copytree(here / "data" / "toy-Taxi", asked / "toy-Taxi")
     (asked / "asked.json").write_text(to_json({"step": 2, "seconds": 90.0, "solved": {}}))

@@ -46,7 +46,6 @@ def test_a_plan_is_recorded(tmp_path: Path) -> None:
     assert [(Path(name).name, weight) for name, weight in made] == [
         ("toy-CliffWalking", 0.5),
         ("toy-FrozenLakeNotSlippery", 2.0),
-        ("text", 3),
     ]
     assert seen[-1] == (40 + LEAST, 40 + LEAST)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*")}

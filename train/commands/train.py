@@ -166,4 +166,4 @@ def _record(options: Options, plan: Plan, ranks: Ranks) -> list[tuple[str, float
             with bar(f"recording into {out}", "episodes") as show:
                 data = record_plan(plan, out, workers=usable_cores(), on_progress=show)
         ranks.wait()
-    return [(folder, weight) for folder, weight in data if folder not in plan.documents]
+    return data
