@@ -16,6 +16,8 @@ from gato_lite.names import unknown_name
 
 LeafKind = Literal["text", "image", "chunks", "bins", "integer"]
 PatchEncoder = Literal["mlp", "linear", "conv", "hog", "resnet", "tnt"]
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What training multiplies matrices in; `auto` is bfloat16 where the device has instructions for it, else float32."""
 
 CHUNK_WIDTH: Final = 32
 """Scalars in one chunk token."""

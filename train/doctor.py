@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 
 from gato_lite import __version__
 from gato_lite.train.console import one_line
-from gato_lite.train.cores import usable_cores
+from gato_lite.train.cores import processor_name, usable_cores
 
 _PACKAGE: Final = "gato_lite"
 _HIDDEN_EXTRAS: Final = {"dev", "test"}
@@ -234,15 +234,7 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         return f"cuda ({torch.cuda.get_device_name()})"
-    return f"cpu ({_processor()})"
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text("utf-8", errors="replace"))
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine()
+    return f"cpu ({processor_name()})"
 
 
 def _free_memory() -> int | None:

@@ -19,12 +19,12 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
+from gato_lite.config import Precision
 from gato_lite.model import Gato, Losses, StreamTensors, TargetGroup
 from gato_lite.train.blocks import checkpointed, compiled, fixed_tokens, n_compiled
 from gato_lite.train.memory import keep_freed_memory
 from gato_lite.train.peak import matmul_dtype
 from gato_lite.train.ranks import ALONE, Ranks
-from gato_lite.train.settings import Precision
 from gato_lite.transformer import RunBlock, run_block
 
 SHARD_TOKENS: Final = 512

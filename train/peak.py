@@ -1,6 +1,6 @@
 """How many floating-point operations the machine can do.
 
-Imports nothing but torch, so that `doctor` can say what else is missing.
+Needs no other package than torch, so that `doctor` can say what else is missing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from gato_lite.train.settings import Precision
+from gato_lite.config import Precision
 
 DATASHEET_TFLOPS: Final = {
     "B200": 2250.0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gato_lite.envs.format import versions
 from gato_lite.run import read_run_config, run_folder
+from gato_lite.train.cores import processor_name, usable_cores
 from gato_lite.train.token_rows import TokenStream
 
 if TYPE_CHECKING:
@@ -24,15 +24,7 @@ _PACKAGES: Final = ("gato_lite", "torch", "numpy", "gymnasium", "minigrid")
 
 def machine() -> str:
     """This machine in a few words."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        named = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = named[0] if named else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {name}, {platform.system()}"
+    return f"{usable_cores()} cores, {processor_name()}, {platform.system()}"
 
 
 @dataclass(frozen=True, kw_only=True)

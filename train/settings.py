@@ -8,13 +8,11 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 
-from gato_lite.config import PRESETS, GatoConfig, PatchEncoder
+from gato_lite.config import PRESETS, GatoConfig, PatchEncoder, Precision
 from gato_lite.names import unknown_name
 
 Augment = Literal["none", "moved", "recoloured"]
 """What a draw does to pictures; each does what the one before does."""
-Precision = Literal["auto", "float32", "bfloat16"]
-"""What matrices are multiplied in; `auto` is bfloat16 where the device has instructions for it, else float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

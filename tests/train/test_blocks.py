@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gato_lite.config import GatoConfig
+from gato_lite.config import GatoConfig, Precision
 from gato_lite.model import Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -19,7 +19,6 @@ from gato_lite.train.bench.train import fresh_gato
 from gato_lite.train.blocks import default_compiler, fixed_tokens, n_compiled
 from gato_lite.train.gradient import Gradient
 from gato_lite.train.mixture import Mixture
-from gato_lite.train.settings import Precision
 
 quiet = pytest.mark.filterwarnings("ignore")  # the compiler's own
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gato_lite.config import GatoConfig
+from gato_lite.config import GatoConfig, Precision
 from gato_lite.model import FILLED_UP, Gato, StreamTensors, stream_tensors
 from gato_lite.sequence import Document, lay_out, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.bench.train import fresh_gato
 from gato_lite.train.gradient import Gradient
-from gato_lite.train.settings import Precision
 
 CONFIG = GatoConfig(n_layer=2, n_head=2, d_model=64, d_ff=128, d_encoder=16, context_length=64, token_shift=True)
 

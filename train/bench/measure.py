@@ -9,15 +9,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
 
-from gato_lite.train.cores import usable_cores
+from gato_lite.config import Precision
+from gato_lite.train.cores import processor_name, usable_cores
 from gato_lite.train.peak import datasheet_peak, device_name, matmul_dtype, matmul_peak
-from gato_lite.train.settings import Precision
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +105,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 def this_machine(device: torch.device, precision: Precision = "float32") -> Machine:
     """What the figures of this process are measured on; takes a second, for the peak."""
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=usable_cores(),
         threads=torch.get_num_threads(),
         device=device_name(device),
@@ -116,11 +115,3 @@ def this_machine(device: torch.device, precision: Precision = "float32") -> Mach
         matmul_flops=matmul_peak(device, 1.0, precision),
         datasheet_flops=datasheet_peak(device_name(device), matmul_dtype(device, precision)),
     )
-
-
-def _processor() -> str:
-    """The processor's own name, where the system tells it."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from gato_lite.config import PRESETS, GatoConfig
+from gato_lite.config import PRESETS, GatoConfig, Precision
 from gato_lite.envs.dataset import Dataset
 from gato_lite.model import Gato, StreamTensors
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -27,7 +27,7 @@ from gato_lite.train.gradient import Gradient
 from gato_lite.train.mixture import Mixture
 from gato_lite.train.optimiser import Optimiser
 from gato_lite.train.peak import datasheet_peak, device_name, matmul_dtype, matmul_peak
-from gato_lite.train.settings import Precision, TrainConfig
+from gato_lite.train.settings import TrainConfig
 from gato_lite.train.utilisation import step_flops
 
 SMALL: Final = GatoConfig(

@@ -21,13 +21,13 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from gato_lite.attention import BACKENDS, Backend
+from gato_lite.config import Precision
 from gato_lite.model import FILLED_UP, Gato, StreamTensors
 from gato_lite.train.bench.measure import Timing, take_turns
 from gato_lite.train.bench.train import training_step
 from gato_lite.train.blocks import checkpointed, compiled
 from gato_lite.train.gradient import Gradient
 from gato_lite.train.peak import matmul_peak
-from gato_lite.train.settings import Precision
 from gato_lite.transformer import run_block
 
 Loss = Callable[[], Tensor]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from tyro.conf import arg
 
+from gato_lite.config import Precision
 from gato_lite.train.console import OnProgress, bar, print_note, print_table, to_json, write_whole
-from gato_lite.train.settings import Precision
 
 if TYPE_CHECKING:
     import torch
