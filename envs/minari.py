@@ -40,8 +40,11 @@ def import_minari(
     name: str,
     out: str | Path,
     *,
+    task: str | None = None,
     instruction: str | None = None,
     spec: TokenSpec | None = None,
+    licence: str | None = None,
+    attribution: str | None = None,
     on_bad: Literal["error", "skip"] = "error",
     overwrite: bool = False,
 ) -> Dataset:
@@ -50,8 +53,11 @@ def import_minari(
     Args:
         name: Minari's name of it, such as "D4RL/door/human-v2".
         out: Folder of the new dataset.
+        task: Name of the task; None takes that of Minari's environment, or else Minari's of the dataset.
         instruction: What to do, in words.
         spec: How observations become tokens; None leaves it to the space.
+        licence: SPDX name or words.
+        attribution: Who made the episodes; None takes Minari's authors.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
         overwrite: Whether a dataset in `out` may be replaced.
 
@@ -73,11 +79,12 @@ def import_minari(
         _with_leaves(space, _restored) for space in (source.observation_space, source.action_space)
     )
     about = About(
-        task=_task_name(source, name),
+        task=task or _task_name(source, name),
         spec=TokenSpec() if spec is None else spec,
         instruction=instruction,
         generator={**versions("gato_lite", "minari"), "source": f"minari:{name}"},
-        attribution=", ".join(sorted(source.storage.metadata.get("author", ()))) or None,
+        licence=licence,
+        attribution=attribution or ", ".join(sorted(source.storage.metadata.get("author", ()))) or None,
     )
     n_skipped = 0
     with DatasetWriter(out, observation_space, action_space, about, overwrite=overwrite) as writer:

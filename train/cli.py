@@ -76,7 +76,6 @@ _GROUPS: Final = {name.split()[0] for name in COMMANDS if " " in name}
 _EXTRA_OF: Final = {
     "ale_py": "atari",
     "box2d": "control",
-    "gymnasium_robotics": "control",
     "h5py": "minari",
     "imageio_ffmpeg": "video",
     "matplotlib": "demo",

@@ -85,27 +85,41 @@ def import_source(
     Args:
         source: the folder, archive or file, or `minari:NAME`.
         out: folder of the new dataset.
-        name: what the collection is called; None takes the folder's name.
+        name: what the collection, or the task of episodes, is called; None takes the folder's name, or Minari's task.
         size: side in pixels of the square that pictures are fitted into, in 1..8000; a 16-pixel patch is one token.
         keep_aspect: whether pictures keep their proportions, with at most the pixels of that square, in place of a
             white margin; `size` is at least 32 then.
         test_share: share of the documents that is held out, in (0, 1).
         licence: SPDX name or words.
-        attribution: who made the documents.
+        attribution: who made the documents; for episodes None takes Minari's authors.
         ability: what the documents teach, which is how they are scored; None takes what most of them look like.
         on_bad: "skip" leaves out any number of unreadable documents, "error" at most one in a hundred.
         overwrite: whether a dataset in `out` may be replaced.
 
     Raises:
         FileNotFoundError: there is nothing at `source`.
-        ValueError: nothing in it can be used, too much of it cannot be read, or an archive holds what leads out of it.
+        ValueError: nothing in it can be used, too much of it cannot be read, an archive holds what leads out of it, or
+            an option of documents is given for episodes.
     """
     if str(source).startswith("minari:"):
         from gato_lite.envs.minari import import_minari  # its packages are an extra
 
-        return Imported(
-            dataset=import_minari(str(source).removeprefix("minari:"), out, on_bad=on_bad, overwrite=overwrite)
+        given = {"size": size, "keep_aspect": keep_aspect, "test_share": test_share, "ability": ability}
+        wrong = [option for option, value in given.items() if value != import_source.__kwdefaults__[option]]
+        if wrong:
+            raise ValueError(
+                f"{source}: expected no option of documents for episodes, got {', '.join(wrong)}: leave it out"
+            )
+        dataset = import_minari(
+            str(source).removeprefix("minari:"),
+            out,
+            task=name,
+            licence=licence,
+            attribution=attribution,
+            on_bad=on_bad,
+            overwrite=overwrite,
         )
+        return Imported(dataset=dataset)
     source = Path(source)
     how = PictureFit(side=size, keep_aspect=keep_aspect)
     _check_import(source, Path(out), how, test_share)

@@ -11,20 +11,23 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 
 import gato_lite
 from gato_lite import fitting
-from gato_lite.envs.dataset import Document, Turn, write_documents
+from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
-from gato_lite.train import cli
+from gato_lite.train import cli, doctor
 from gato_lite.train.cli import COMMANDS, main
 from gato_lite.train.commands import eval as eval_command
 from gato_lite.train.commands import prompt
@@ -582,6 +585,21 @@ def test_a_missing_extra_gives_its_command(capsys, monkeypatch, run, tmp_path):
     assert command in told(capsys, "tasks", "--suite", "babyai")[1]
 
 
+def brought(extra: str, package: str = "gato_lite") -> Iterator[str]:
+    """Names of all packages that `package` wants for an extra."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    ours = map(Requirement, project["optional-dependencies"][extra]) if package == "gato_lite" else ()
+    for requirement in ours or doctor._requirements(extra, package):
+        yield requirement.name.lower().replace("-", "_")
+        for inner in requirement.extras:
+            yield from brought(inner, requirement.name)
+
+
+@pytest.mark.parametrize("package", cli._EXTRA_OF)
+def test_the_extra_that_is_named_brings_the_package(package):
+    assert any(name.startswith(package) for name in brought(cli._EXTRA_OF[package]))
+
+
 def test_episodes_of_ones_own(capsys, tmp_path):
     """An environment with its own policy: recorded, trained on, evaluated, shown."""
     data, run, scores = tmp_path / "mine", tmp_path / "run", tmp_path / "scores.json"
@@ -634,6 +652,18 @@ def test_export_to_minari_and_back(capsys, tmp_path, monkeypatch):
     assert "--overwrite" in refused(capsys, *words)
     code, written, _ = told(capsys, "data", "import", "minari:mine/lake-v0", "--out", tmp_path / "back")
     assert (code, written) == (0, f"{tmp_path / 'back'}: 2 episodes, 0 left out\n")
+    words = ["data", "import", "minari:mine/lake-v0", "--out", tmp_path / "named"]
+    about = {"name": "ice", "licence": "CC0-1.0", "attribution": "The lake"}
+    assert told(capsys, *words, *(word for name, value in about.items() for word in (f"--{name}", value)))[0] == 0
+    info = Dataset.open(tmp_path / "named").info
+    assert {"name": info.task, "licence": info.licence, "attribution": info.attribution} == about
+    message = refused(
+        capsys, *words, "--overwrite", "--ability", "text", "--size", 32, "--test-share", 0.1, "--keep-aspect"
+    )
+    assert message == (
+        "minari:mine/lake-v0: expected no option of documents for episodes, "
+        "got size, keep_aspect, test_share, ability: leave it out"
+    )
     assert "expected a dataset of episodes" in refused(capsys, "data", "export", "emoji")
 
 

@@ -29,7 +29,7 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder of the new dataset."""
     name: Annotated[str | None, arg(metavar="NAME")] = None
-    """What the collection is called; None takes the folder's name."""
+    """What the collection, or the task of episodes, is called; None takes the folder's name, or Minari's task."""
     size: int = 64
     """Side in pixels of the square that pictures are fitted into."""
     keep_aspect: bool = False
@@ -40,7 +40,7 @@ class Options:
     licence: Annotated[str | None, arg(metavar="WORDS")] = None
     """SPDX name or words, kept with the data."""
     attribution: Annotated[str | None, arg(metavar="WORDS")] = None
-    """Who made the documents, kept with the data."""
+    """Who made it, kept with the data; None takes Minari's authors of episodes."""
     ability: Literal["text", "caption", "class", "question", "translation", "dialogue"] | None = None
     """What the documents teach, which is how they are scored; None takes what most of them look like."""
     on_bad: Literal["error", "skip"] = "error"
