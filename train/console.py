@@ -56,13 +56,13 @@ def print_json(value: Any) -> None:  # Any: as to_json
     print(to_json(value))
 
 
-def refuse_to_overwrite(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Checks before long work that what it will write is not there yet.
+def refuse_to_overwrite(paths: Sequence[Path | None], *, overwrite: bool) -> None:
+    """Checks before long work that what it will write is not there yet; None is what it will not write.
 
     Raises:
         FileExistsError: a file is there and `overwrite` is off.
     """
-    present = [path for path in paths if path.exists()]
+    present = [path for path in paths if path is not None and path.exists()]
     if present and not overwrite:
         raise FileExistsError(f"{present[0]}: already there; pass --overwrite to replace it, or name another")
 

@@ -571,6 +571,17 @@ def test_record(capsys, tmp_path):
     assert message.startswith("Unknown Gymnasium environment 'CartPol-v1'. Did you mean CartPole-v1")
 
 
+@pytest.mark.parametrize("words", ["data", "rollout", "train", "patches emoji"])
+def test_a_benchmark_overwrites_no_figures_unasked(capsys, tmp_path, words):
+    present = tmp_path / "speed.json"
+    present.write_text("{}")
+    message = refused(capsys, "bench", *words.split(), "--json", present)
+    assert message == f"{present}: already there; pass --overwrite to replace it, or name another"
+    if words == "rollout":
+        assert message == refused(capsys, "bench", "rollout", "--figure", present)
+    assert present.read_text() == "{}"
+
+
 def test_a_report_says_what_makes_its_scores_again():
     options = eval_command.Options(run=Path("a run"), documents=30, beams=4, episodes=5, seed=7, report=Path("p.html"))
     words = "gato-lite eval 'a run' --episodes 5 --documents 30 --seed 7 --beams 4 --report p.html"

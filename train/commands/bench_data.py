@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from tyro.conf import arg
 
-from gato_lite.train.console import bar, print_table, to_json, write_whole
+from gato_lite.train.console import bar, print_table, refuse_to_overwrite, to_json, write_whole
 
 if TYPE_CHECKING:
     from gato_lite.train.bench.data import SourceSpeed, StartUp
@@ -25,6 +25,8 @@ class Options:
 
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures there too."""
+    overwrite: bool = False
+    """Replace FILE."""
 
 
 def run(options: Options) -> None:
@@ -34,6 +36,7 @@ def run(options: Options) -> None:
     from gato_lite.train.bench.data import measure_sources, measure_start_up
     from gato_lite.train.bench.measure import this_machine
 
+    refuse_to_overwrite([options.json], overwrite=options.overwrite)
     with bar("data", "sources") as show:
         sources = measure_sources(on_progress=show)
     with bar("start-up", "processes") as show:

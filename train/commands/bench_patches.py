@@ -59,8 +59,7 @@ def run(options: Options) -> None:
 
     chosen = [find_encoder(text) for text in options.encoders]
     check(chosen, options.data, recipe=options.recipe, documents=options.documents)
-    if options.json is not None:
-        refuse_to_overwrite([options.json], overwrite=options.overwrite)
+    refuse_to_overwrite([options.json], overwrite=options.overwrite)
     found: list[EncoderScore] = []
     for encoder, patch_size in chosen:
         with tempfile.TemporaryDirectory() as folder, share_bar(f"{encoder}, {patch_size} pixels") as show:

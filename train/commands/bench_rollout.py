@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from tyro.conf import arg
 
-from gato_lite.train.console import bar, print_table, to_json, write_whole
+from gato_lite.train.console import bar, print_table, refuse_to_overwrite, to_json, write_whole
 
 if TYPE_CHECKING:
     from gato_lite.train.bench.rollout import ModelSpeed, StepSpeed
@@ -33,6 +33,8 @@ class Options:
     """Steps of the long episode whose cost is to stay flat."""
     threads: int = 1
     """Threads inside an operation."""
+    overwrite: bool = False
+    """Replace the files that are there."""
 
 
 def run(options: Options) -> None:
@@ -51,6 +53,7 @@ def run(options: Options) -> None:
         )
     if options.figure is not None:
         import matplotlib  # noqa: F401, ICN001 - where it is missing, now and not after minutes
+    refuse_to_overwrite([options.json, options.figure], overwrite=options.overwrite)
     torch.set_num_threads(options.threads)
     with bar("steps", "sizes") as show:
         speeds = measure_sizes(on_progress=show)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from tyro.conf import arg
 
 from gato_lite.config import Precision
-from gato_lite.train.console import OnProgress, bar, print_note, print_table, to_json, write_whole
+from gato_lite.train.console import OnProgress, bar, print_note, print_table, refuse_to_overwrite, to_json, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,8 @@ class Options:
     are worth is measured in float32 on a CPU in any case."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the figures there too."""
+    overwrite: bool = False
+    """Replace FILE."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.preset:
@@ -59,6 +61,7 @@ def run(options: Options) -> None:
 
     for name in options.preset:
         GatoConfig.preset(name)  # an unknown one is told before anything is recorded
+    refuse_to_overwrite([options.json], overwrite=options.overwrite)
     device = training_device()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
