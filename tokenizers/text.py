@@ -36,7 +36,7 @@ class TextTokenizer:
     """One trained SentencePiece model, as exact text ↔ ids."""
 
     def __init__(self, model_bytes: bytes) -> None:
-        """Reads a model; `from_file` and `from_bytes` say the same by name.
+        """Reads a model; `from_file` reads one that is stored.
 
         Raises:
             ValueError: the bytes are no SentencePiece model, or one that does not reproduce every string.
@@ -77,11 +77,6 @@ class TextTokenizer:
     def from_file(cls, path: str | Path) -> TextTokenizer:
         """The model stored at `path`."""
         return cls(Path(path).read_bytes())
-
-    @classmethod
-    def from_bytes(cls, model_bytes: bytes) -> TextTokenizer:
-        """The model that `model_bytes` hold."""
-        return cls(model_bytes)
 
     def __reduce__(self) -> tuple[type[TextTokenizer], tuple[bytes]]:
         return TextTokenizer, (self.model_bytes,)

@@ -52,7 +52,7 @@ class Vocabulary:
     def shipped(cls) -> Vocabulary:
         """The vocabulary that comes with the package."""
         model = resources.files("gato_lite") / "data" / "text.model"
-        return cls(TextTokenizer.from_bytes(model.read_bytes()))
+        return cls(TextTokenizer(model.read_bytes()))
 
     @classmethod
     def from_files(cls, json_bytes: bytes, model_bytes: bytes) -> Vocabulary:
@@ -72,7 +72,7 @@ class Vocabulary:
         found = hashlib.sha256(model_bytes).hexdigest()
         if found != expected:
             raise ValueError(f"the text model is not the vocabulary's: expected SHA-256 {expected}, got {found}")
-        vocabulary = cls(TextTokenizer.from_bytes(model_bytes), n_bins=sizes["bins"], n_discrete=sizes["discrete"])
+        vocabulary = cls(TextTokenizer(model_bytes), n_bins=sizes["bins"], n_discrete=sizes["discrete"])
         if stored != json.loads(vocabulary.to_json()):
             raise ValueError(f"the vocabulary's ranges do not follow: expected {vocabulary.to_json()}, got {stored}")
         return vocabulary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from gato_lite.envs.dataset import Dataset, Turn
@@ -85,18 +85,13 @@ def _augment(dataset: Dataset, config: TrainConfig) -> Augment:
 
 
 def weighted_sources(
-    data: Sequence[tuple[Dataset, float]],
-    vocabulary: Vocabulary,
-    config: TrainConfig,
-    on_dataset: Callable[[int, int], None] | None = None,
+    data: Sequence[tuple[Dataset, float]], vocabulary: Vocabulary, config: TrainConfig
 ) -> list[tuple[Source, float]]:
     """Sources with their weights; a dataset of exchanges and of texts divides its weight equally."""
     weighted: list[tuple[Source, float]] = []
-    for index, (dataset, weight) in enumerate(data):
+    for dataset, weight in data:
         found = sources_of(dataset, vocabulary, config)
         weighted += [(source, weight / len(found)) for source in found]
-        if on_dataset is not None:
-            on_dataset(index + 1, len(data))
     return weighted
 
 

@@ -18,7 +18,7 @@ import msgspec
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.model import Gato
-from gato_lite.run import load, read_run_config
+from gato_lite.run import read_run_config
 from gato_lite.train.console import print_note
 from gato_lite.train.players import SLOTS, TIME_LIMIT_S, play_in_processes
 from gato_lite.train.rollout import jobs_of, play
@@ -33,7 +33,6 @@ def evaluate_run(
     seed: int = EVALUATION_SEED,
     workers: int = 2,
     limit_s: float = TIME_LIMIT_S,
-    video: Path | None = None,
     prompts: Mapping[str, Path] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
@@ -46,7 +45,6 @@ def evaluate_run(
         seed: first environment seed.
         workers: processes that act; 1 stays in this one.
         limit_s: longest time for one call of an environment, in seconds; beyond it the episode has failed.
-        video: folder for a film of one more episode of each task.
         prompts: dataset of each task; the same episodes are then played once more, with a demonstration before each.
         on_progress: called with episodes done and in all.
 
@@ -79,10 +77,6 @@ def evaluate_run(
     for prompted in others:
         gain = compare(prompted, scores, "prompted", "unprompted")
         scores = msgspec.structs.replace(scores, prompted=prompted, prompt_gain=gain)
-    if video is not None:
-        from gato_lite.train.films import film_tasks
-
-        film_tasks(load(run), found, video, seed=seed)
     return scores
 
 

@@ -25,9 +25,9 @@ from gato_lite.run import (
     TaskFormat,
     read_run_config,
     read_vocabulary,
+    task_format,
     write_run,
 )
-from gato_lite.spaces import space_to_json
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.loop import Length
@@ -69,12 +69,8 @@ def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
     for dataset in datasets:
         info = dataset.info
         if info.kind == "control" and info.task not in formats:
-            formats[info.task] = TaskFormat(
-                name=info.task,
-                observation_space=space_to_json(dataset.observation_space),
-                action_space=space_to_json(dataset.action_space),
-                spec=info.token_spec,
-                instruction=info.instruction,
+            formats[info.task] = task_format(
+                info.task, dataset.observation_space, dataset.action_space, info.token_spec, info.instruction
             )
     return tuple(formats.values())
 

@@ -96,7 +96,7 @@ def main() -> None:
     passages = novel_passages(source / "janeaustenr" / "data" / "Rdata.rdb")
     passages += definition_passages(source / "wordnet")
     labels = emoji_labels(source / "emojibase-data").values()
-    tokenizer = TextTokenizer.from_bytes(train_text_model(model_texts(passages, labels), out=out / "text.model"))
+    tokenizer = TextTokenizer(train_text_model(model_texts(passages, labels), out=out / "text.model"))
     text = write_documents(
         out / "text",
         (Document(None, passage.text, passage.split, passage.group) for passage in passages),

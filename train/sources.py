@@ -54,16 +54,15 @@ class ControlSource:
     Args:
         dataset: of kind "control".
         vocabulary: of the model.
-        name: shown in logs; None takes the dataset's task.
 
     Raises:
         ValueError: the dataset is of another kind, or has no episode.
         DatasetError: a value in it does not fit its space; the message names file, episode, key and step.
     """
 
-    def __init__(self, dataset: Dataset, vocabulary: Vocabulary, *, name: str | None = None) -> None:
+    def __init__(self, dataset: Dataset, vocabulary: Vocabulary) -> None:
         info = dataset.info
-        self.name = name if name is not None else info.task
+        self.name = info.task
         self.origin = str(dataset.path)
         self.spec: TokenSpec = info.token_spec
         self.observation_tokenizer = SpaceTokenizer(dataset.observation_space, vocabulary, spec=self.spec)

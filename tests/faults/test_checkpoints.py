@@ -386,7 +386,7 @@ def test_another_vocabulary_is_refused(run: Path, newest: Path, resume: Callable
         ["go to the red ball", "open the blue door"] * 4,
         ["put the grey key next to it", "pick up the box"] * 4,
     ]
-    texts = [TextTokenizer.from_bytes(train_text_model(lines, n_pieces=300)) for lines in words]
+    texts = [TextTokenizer(train_text_model(lines, n_pieces=300)) for lines in words]
     ours, other = (Vocabulary(text) for text in texts)
     assert ours.size == other.size
     assert ours.fingerprint != other.fingerprint

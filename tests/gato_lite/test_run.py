@@ -76,7 +76,7 @@ def test_a_run_is_loaded_as_it_was_written(tmp_path: Path, gato: Gato) -> None:
 
 
 def test_a_run_keeps_a_vocabulary_of_its_own(tmp_path: Path, make: Callable[..., Gato]) -> None:
-    text = TextTokenizer.from_bytes(train_text_model(["go to the red ball", "open the blue door"] * 4, n_pieces=300))
+    text = TextTokenizer(train_text_model(["go to the red ball", "open the blue door"] * 4, n_pieces=300))
     vocabulary = Vocabulary(text)
     gato = Gato(make(vocab_size=6148).config.__class__.preset("lite-1m", vocab_size=vocabulary.size), vocabulary)
     write(tmp_path, gato, 1)

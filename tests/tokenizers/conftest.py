@@ -17,7 +17,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def text() -> TextTokenizer:
-    return TextTokenizer.from_bytes(train_text_model(SENTENCES, n_pieces=380))
+    return TextTokenizer(train_text_model(SENTENCES, n_pieces=380))
 
 
 @pytest.fixture(scope="session")

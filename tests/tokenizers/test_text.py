@@ -87,6 +87,6 @@ def test_too_little_text_to_train_on() -> None:
 
 def test_bytes_that_are_no_model() -> None:
     with pytest.raises(ValueError, match="^expected a SentencePiece model, got 0 bytes$"):
-        TextTokenizer.from_bytes(b"")
+        TextTokenizer(b"")
     with pytest.raises(ValueError, match="^expected a SentencePiece model, got 8 bytes that are none$"):
-        TextTokenizer.from_bytes(b"not this")
+        TextTokenizer(b"not this")

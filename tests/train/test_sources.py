@@ -121,7 +121,6 @@ class TestControl:
             assert document.tokens.ids[: len(instruction)].tolist() == instruction
             assert not document.target[: len(instruction)].any()
         assert source.name == "corridor"
-        assert ControlSource(corridor, vocabulary, name="mine").name == "mine"
 
     def test_targets_are_the_actions(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
         for document in draws(ControlSource(corridor, vocabulary), 50, 80):

@@ -33,7 +33,6 @@ EPISODES: Final[dict[str, dict[str, int]]] = {
     "babyai": {"babyai/GoToLocal": 60, "babyai/GoToObj": 60, "babyai/PickupLoc": 60},
 }
 """Episodes to record of each task of a workload."""
-WORKLOADS: Final = ("control", "babyai", "text", "mixed")
 
 
 def record_workloads(out: Path, on_progress: OnProgress) -> dict[str, list[Dataset]]:

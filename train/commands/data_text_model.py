@@ -53,7 +53,7 @@ def run(options: Options) -> None:
 
     partial = options.out.with_name(f".{options.out.name}.partial")
     try:
-        model = TextTokenizer.from_bytes(train_text_model(counted(), options.pieces, partial))
+        model = TextTokenizer(train_text_model(counted(), options.pieces, partial))
         partial.replace(options.out)
     finally:
         partial.unlink(missing_ok=True)

@@ -236,8 +236,7 @@ def _check_outputs(options: Options, tasks: Sequence[Task]) -> None:
         files += [options.video / film_name(task.name) for task in tasks]
     refuse_to_overwrite(files, overwrite=options.overwrite)
     for task in tasks:
-        if not task.installed:
-            raise ImportError(f"task '{task.name}' needs packages that are not installed: {task.install}")
+        task.require()
 
 
 def _film(options: Options, tasks: Sequence[Task], scores: Scores) -> None:
