@@ -1,4 +1,4 @@
-"""Linear policies for MuJoCo's walkers, found by augmented random search: the experts whose weights are in `ars.json`.
+"""The search for linear policies for MuJoCo's walkers, by augmented random search; those found are in `ars.json`.
 
     python -m gato_lite.envs.ars HalfCheetah --minutes 5
 
@@ -11,23 +11,16 @@ algorithm 2, V2-t; the settings are of its table 9.
 
 from __future__ import annotations
 
-import argparse
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 
-from gato_lite.envs.experts import AnyEnv, Expert
-from gato_lite.envs.policies import Array, Moments, expert_of, keep_policy, read_policies
-
-WEIGHTS_FILE: Final = Path(__file__).parent / "ars.json"
-"""The policies, by the name of their environment."""
-_COMMAND: Final = "python -m gato_lite.envs.ars"
+from gato_lite.envs.experts import AnyEnv, Rule
+from gato_lite.envs.policies import LINEAR_FILE, Array, Linear
+from gato_lite.envs.search import Moments, episode_return, mean_return, search_as_told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,53 +49,17 @@ SEARCHES: Final = {
 }
 
 
-class Linear(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy: the action is `weights` times the normalised observation."""
-
-    weights: list[list[float]]
-    """(actions, observations)."""
-    mean: list[float]
-    """Of each observation, over the search."""
-    std: list[float]
-    """Standard deviation of each."""
-    score: float
-    """Mean return over the episodes that it was chosen by."""
-    command: str
-    """What found it."""
-    iterations: int
-    """How many iterations were made."""
-
-    def rule(self) -> Callable[[Array], Array]:
-        """The action for an observation, in any range."""
-        weights, mean, std = np.array(self.weights), np.array(self.mean), np.array(self.std)
-        return lambda observation: weights @ ((observation - mean) / std)
-
-
-def linear_policy(name: str) -> Callable[[AnyEnv], Expert]:
-    """A maker of the expert whose weights `ars.json` has for an environment."""
-    return expert_of(name, policies)
-
-
-@functools.cache
-def policies(path: Path = WEIGHTS_FILE) -> dict[str, Linear]:
-    """All policies found, by the name of their environment."""
-    return read_policies(path, Linear)
-
-
-def play(env: AnyEnv, weights: Array, statistics: Moments, seed: int, *, learn: bool, bonus: float = 0.0) -> float:
-    """Sum of rewards, each less `bonus`, of one episode; `learn` adds its observations to `statistics`."""
-    observation, _ = env.reset(seed=seed)
+def acting(env: AnyEnv, weights: Array, statistics: Moments, *, learn: bool = False) -> Rule:
+    """What acts in one episode by the moments known at its beginning; `learn` adds its observations to them."""
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     mean, std = statistics.mean.copy(), statistics.std
-    total, ended = 0.0, False
-    while not ended:
+
+    def act(observation: Array) -> Array:
         if learn:
             statistics.add(observation[None])
-        action = np.clip(weights @ ((observation - mean) / std), low, high)
-        observation, reward, terminated, truncated, _ = env.step(action)
-        total += float(reward) - bonus
-        ended = terminated or truncated
-    return total
+        return np.clip(weights @ ((observation - mean) / std), low, high)
+
+    return Rule(act)
 
 
 def _ascent(
@@ -114,7 +71,7 @@ def _ascent(
 
     def tried(direction: Array, sign: int, env_seed: int) -> float:
         there = weights + sign * settings.noise * direction
-        return play(env, there, statistics, env_seed, learn=True, bonus=settings.bonus)
+        return episode_return(env, acting(env, there, statistics, learn=True), env_seed, bonus=settings.bonus)
 
     returns = np.array(
         [
@@ -135,7 +92,7 @@ def search(
     minutes: float,
     seed: int,
     command: str = "",
-    on_iteration: Callable[[int, float], None] | None = None,
+    on_score: Callable[[int, float], None] | None = None,
 ) -> Linear:
     """The best linear policy met in so many CPU minutes.
 
@@ -145,7 +102,7 @@ def search(
         minutes: CPU minutes of this process; the last iteration is finished.
         seed: Of directions and episodes.
         command: To be noted with the policy.
-        on_iteration: Called with the iteration and the score after it.
+        on_score: Called with the iteration and the score after it.
     """
     generator = np.random.default_rng(seed)
     shape = (env.action_space.shape[0], env.observation_space.shape[0])  # type: ignore[index]
@@ -156,8 +113,7 @@ def search(
     while best is None or time.process_time() < end:
         weights = weights + _ascent(env, settings, weights, statistics, generator)
         iteration += 1
-        seeds = generator.integers(2**31, size=4)
-        score = float(np.mean([play(env, weights, statistics, int(env_seed), learn=False) for env_seed in seeds]))
+        score = mean_return(env, acting(env, weights, statistics), generator)
         if best is None or score > best.score:
             best = Linear(
                 weights=weights.tolist(),
@@ -167,32 +123,21 @@ def search(
                 command=command,
                 iterations=iteration,
             )
-        if on_iteration is not None:
-            on_iteration(iteration, score)
+        if on_score is not None:
+            on_score(iteration, score)
     return best
 
 
 def main() -> None:
     """Run from the command line."""
-    import gymnasium as gym
-
-    parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", choices=sorted(SEARCHES), metavar="NAME", help=", ".join(sorted(SEARCHES)))
-    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=WEIGHTS_FILE, help="file of policies; others in it stay")
-    options = parser.parse_args()
-    command = f"{_COMMAND} {options.name} --minutes {options.minutes:g} --seed {options.seed}"
-    found = search(
-        gym.make(f"{options.name}-v5", disable_env_checker=True),
-        SEARCHES[options.name],
-        minutes=options.minutes,
-        seed=options.seed,
-        command=command,
-        on_iteration=lambda iteration, score: print(f"{options.name} {iteration} {score:.1f}", flush=True),
+    search_as_told(
+        "gato_lite.envs.ars",
+        __doc__,
+        SEARCHES,
+        LINEAR_FILE,
+        ("minutes", float, "CPU minutes"),
+        lambda make_env, name, minutes, **how: search(make_env(), SEARCHES[name], minutes=minutes, **how),
     )
-    keep_policy(options.out, options.name, found)
-    print(f"{options.name}: {found.score:.1f} after {found.iterations} iterations, in {options.out}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gato_lite.config import TokenSpec
-from gato_lite.envs.ars import linear_policy
 from gato_lite.envs.classic import gymnasium_task
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
-from gato_lite.envs.networks import network_policy
+from gato_lite.envs.policies import linear_policy, network_policy
 from gato_lite.envs.task import Task
 
 ARM: Final = (0.1, 0.11)

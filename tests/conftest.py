@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintException
 from hypothesis import settings
@@ -50,3 +52,31 @@ def shaped_modules() -> list[str]:
 sys.modules["shape_checks"] = ModuleType("shape_checks")
 sys.modules["shape_checks"].check = check  # type: ignore[attr-defined]
 install_import_hook(shaped_modules(), "shape_checks.check")
+
+
+@pytest.fixture
+def follow() -> type:
+    """Five steps; the reward is higher the nearer the action is to the first of two random observations."""
+    import gymnasium as gym
+    from gymnasium import spaces
+
+    class Follow(gym.Env):
+        observation_space = spaces.Box(-np.inf, np.inf, (2,))
+        action_space = spaces.Box(-1, 1, (1,))
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.n_steps = 0
+            return self._observe(), {}
+
+        def step(self, action):
+            assert self.action_space.contains(np.asarray(action, np.float32))
+            reward = 1 - float(abs(action[0] - self.seen[0]))
+            self.n_steps += 1
+            return self._observe(), reward, self.n_steps == 5, False, {}
+
+        def _observe(self):
+            self.seen = self.np_random.uniform(-0.5, 0.5, 2)
+            return self.seen
+
+    return Follow

@@ -12,11 +12,9 @@ rewards as shares of the return's deviation: Engstrom et al. 2020, "Implementati
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,9 +24,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Generator, Tensor, nn
 
-from gato_lite.envs.experts import AnyEnv, Clipped, Rule
-from gato_lite.envs.networks import BOUND, WEIGHTS_FILE, Layer, Network
-from gato_lite.envs.policies import Array, Moments, keep_policy
+from gato_lite.envs.experts import AnyEnv
+from gato_lite.envs.policies import BOUND, NETWORK_FILE, Array, Layer, Network, expert_of
+from gato_lite.envs.search import Moments, mean_return, search_as_told
 
 DEVIATIONS: Final = {"Ant": 0.5, "Walker2d": 1.0}
 """Environments that one was looked for in, with the deviation of the first actions from their mean: where wide ones
@@ -52,7 +50,6 @@ CLIP: Final = 0.2
 """How far a minibatch may move an action's probability ratio."""
 LARGEST_REWARD: Final = 10.0
 """In deviations of the return."""
-_COMMAND: Final = "python -m gato_lite.train.ppo"
 
 
 class Played(NamedTuple):
@@ -221,7 +218,7 @@ def learn(
     seed: int,
     deviation: float = 1.0,
     command: str = "",
-    on_judged: Callable[[int, float], None] | None = None,
+    on_score: Callable[[int, float], None] | None = None,
 ) -> Network:
     """The best policy met in so many steps.
 
@@ -231,7 +228,7 @@ def learn(
         seed: Of weights, noise and episodes.
         deviation: Of the first actions from their mean.
         command: To be noted with the policy.
-        on_judged: Called with the steps made and the mean return after them, every tenth update.
+        on_score: Called with the steps made and the mean return after them, every tenth update.
 
     Raises:
         ValueError: no return was a number.
@@ -257,48 +254,27 @@ def learn(
             steps=update * N_ENV * N_STEP,
             minutes=0.0,
         )
-        score = float(np.mean([_return(judge, found, int(s)) for s in generator.integers(2**31, size=4)]))
+        score = mean_return(judge, expert_of(found, judge), generator)
         if score > (-math.inf if best is None else best.score):
             best = msgspec.structs.replace(found, score=score)
-        if on_judged is not None:
-            on_judged(found.steps, score)
+        if on_score is not None:
+            on_score(found.steps, score)
     if best is None:
         raise ValueError("expected the return of some episode to be a number, got none")
     return msgspec.structs.replace(best, minutes=round((time.process_time() - start) / 60, 2))
 
 
-def _return(env: AnyEnv, network: Network, seed: int) -> float:
-    """Sum of rewards of one episode."""
-    expert = Clipped(Rule(network.rule()), env.action_space)  # type: ignore[arg-type]
-    observation, _ = env.reset(seed=seed)
-    total, ended = 0.0, False
-    while not ended:
-        observation, reward, terminated, truncated, _ = env.step(expert.act(observation, None))
-        total, ended = total + float(reward), terminated or truncated
-    return total
-
-
 def main() -> None:
     """Run from the command line."""
-    import gymnasium as gym
-
-    parser = argparse.ArgumentParser(prog=_COMMAND, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", choices=sorted(DEVIATIONS), metavar="NAME", help=", ".join(sorted(DEVIATIONS)))
-    parser.add_argument("--steps", type=int, required=True, help="of the environments, all together")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=WEIGHTS_FILE, help="file of policies; others in it stay")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = learn(
-        lambda: gym.make(f"{options.name}-v5", disable_env_checker=True),
-        steps=options.steps,
-        seed=options.seed,
-        deviation=DEVIATIONS[options.name],
-        command=f"{_COMMAND} {options.name} --steps {options.steps} --seed {options.seed}",
-        on_judged=lambda steps, score: print(f"{options.name} {steps:,} steps {score:.1f}", flush=True),
+    search_as_told(
+        "gato_lite.train.ppo",
+        __doc__,
+        DEVIATIONS,
+        NETWORK_FILE,
+        ("steps", int, "of the environments, all together"),
+        lambda make_env, name, steps, **how: learn(make_env, steps=steps, deviation=DEVIATIONS[name], **how),
     )
-    keep_policy(options.out, options.name, found)
-    print(f"{options.name}: {found.score:.1f} after {found.steps:,} steps, in {options.out}")
 
 
 if __name__ == "__main__":

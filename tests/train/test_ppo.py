@@ -1,42 +1,18 @@
 from __future__ import annotations
 
-import re
-import sys
-
 import gymnasium as gym
-import msgspec
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from gato_lite.envs.networks import Layer, Network, network_policy, policies
+from gato_lite.envs.experts import Rule
+from gato_lite.envs.policies import expert_of
+from gato_lite.envs.search import mean_return
 from gato_lite.train import ppo
 from gato_lite.train.ppo import Learner, Played, Players, advantages, learn
 
 N_STEP = 32
-
-
-class Follow(gym.Env):
-    """Five steps; the reward is higher the nearer the action is to the first of two random observations."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (2,))
-    action_space = spaces.Box(-1, 1, (1,))
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.n_steps = 0
-        return self._observe(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(np.asarray(action, np.float32))
-        reward = 1 - float(abs(action[0] - self.seen[0]))
-        self.n_steps += 1
-        return self._observe(), reward, self.n_steps == 5, False, {}
-
-    def _observe(self):
-        self.seen = self.np_random.uniform(-0.5, 0.5, 2)
-        return self.seen
 
 
 class Count(gym.Env):
@@ -63,47 +39,37 @@ def short(monkeypatch):
     monkeypatch.setattr(ppo, "N_STEP", N_STEP)
 
 
-def returns_of(act, n=20):
-    env = Follow()
-    totals = []
-    for seed in range(n):
-        observation, _ = env.reset(seed=seed)
-        rewards = []
-        while len(rewards) < 5:
-            observation, reward, *_ = env.step(np.clip(act(observation), -1, 1))
-            rewards.append(reward)
-        totals.append(sum(rewards))
-    return np.mean(totals)
+def test_it_learns(monkeypatch, follow):
+    def score(expert):
+        return mean_return(follow(), expert, np.random.default_rng(0))
 
-
-def test_it_learns(monkeypatch):
     monkeypatch.setattr(ppo, "BATCH", 64)
     monkeypatch.setattr(ppo, "LEARNING_RATE", 2e-3)
     told = []
-    network = learn(Follow, steps=7_600, seed=0, on_judged=lambda steps, score: told.append((steps, score)))
+    network = learn(follow, steps=7_600, seed=0, on_score=lambda steps, score: told.append((steps, score)))
     assert [steps for steps, _ in told] == [2560, 5120, 7680]
-    assert returns_of(network.rule()) > 4.5 > returns_of(lambda _: np.zeros(1)) + 0.5
+    assert score(expert_of(network, follow())) > 4.5 > score(Rule(lambda _: np.zeros(1))) + 0.5
     assert (network.steps, network.score) in told
     assert network.score == max(score for _, score in told)
 
 
-def test_the_best_is_kept_and_not_the_last(monkeypatch):
-    scores = iter([3.0] * 4 + [1.0] * 4 + [float("nan")] * 4)
-    monkeypatch.setattr(ppo, "_return", lambda *_: next(scores))
-    found = learn(Follow, steps=30 * ppo.N_ENV * N_STEP, seed=0)
+def test_the_best_is_kept_and_not_the_last(monkeypatch, follow):
+    scores = iter([3.0, 1.0, float("nan")])
+    monkeypatch.setattr(ppo, "mean_return", lambda *_: next(scores))
+    found = learn(follow, steps=30 * ppo.N_ENV * N_STEP, seed=0)
     assert (found.score, found.steps) == (3.0, 10 * ppo.N_ENV * N_STEP)
 
 
-def test_returns_that_are_no_numbers_are_no_policy(monkeypatch):
-    monkeypatch.setattr(ppo, "_return", lambda *_: float("nan"))
+def test_returns_that_are_no_numbers_are_no_policy(monkeypatch, follow):
+    monkeypatch.setattr(ppo, "mean_return", lambda *_: float("nan"))
     with pytest.raises(ValueError, match="expected the return of some episode to be a number"):
-        learn(Follow, steps=0, seed=0)
+        learn(follow, steps=0, seed=0)
 
 
-def test_the_same_seed_finds_the_same():
+def test_the_same_seed_finds_the_same(follow):
     steps = 3 * ppo.N_ENV * N_STEP
     before = torch.random.get_rng_state()
-    first, again, other = (learn(Follow, steps=steps, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (learn(follow, steps=steps, seed=seed) for seed in (3, 3, 4))
     assert first.layers == again.layers
     assert (first.mean, first.score) == (again.mean, again.score)
     assert first.layers != other.layers
@@ -197,45 +163,3 @@ def test_an_update_is_clipped_and_its_rate_falls(monkeypatch):
     slow, *_ = one_update(monkeypatch, advantage=1.0, clip=1e9, left=0.1)
     assert near.log().abs().mean() < 0.7 * far.log().abs().mean()
     assert slow.log().abs().mean() < 0.7 * far.log().abs().mean()
-
-
-def test_a_rule_is_the_networks():
-    network = Network(
-        layers=[
-            Layer(weights=[[1.0, 0.0], [0.0, 2.0]], bias=[0.5, 0.0]),
-            Layer(weights=[[3.0, -1.0]], bias=[0.25]),
-        ],
-        mean=[1.0, 0.0],
-        std=[2.0, 1e-3],
-        score=0.0,
-        command="",
-        steps=0,
-        minutes=0.0,
-    )
-    expected = 3 * np.tanh(1.0 + 0.5) - np.tanh(20.0) + 0.25  # the second observation is clipped
-    assert np.allclose(network.rule()(np.array([3.0, 5.0])), [expected])
-
-
-def test_the_shipped_policies_say_where_they_come_from():
-    assert set(policies()) <= set(ppo.DEVIATIONS)
-    for name, policy in policies().items():
-        assert policy.command.startswith(f"python -m gato_lite.train.ppo {name} --steps ")
-        assert np.shape(policy.layers[0].weights)[1] == len(policy.mean) == len(policy.std)
-        assert 0 < policy.minutes <= 20
-
-
-def test_a_policy_that_is_not_there():
-    with pytest.raises(ValueError, match=re.escape("Unknown policy 'Snake'")):
-        network_policy("Snake")(Follow())
-
-
-def test_the_command_keeps_the_other_policies(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gym, "make", lambda _name, **_options: Follow())
-    out = tmp_path / "ppo.json"
-    for name in ("Walker2d", "Ant"):
-        monkeypatch.setattr(sys, "argv", ["ppo", name, "--steps", "1", "--out", str(out)])
-        ppo.main()
-    stored = msgspec.json.decode(out.read_bytes())
-    assert list(stored) == ["Walker2d", "Ant"]
-    assert stored["Ant"]["command"] == "python -m gato_lite.train.ppo Ant --steps 1 --seed 0"
-    assert "Ant: " in capsys.readouterr().out
