@@ -37,7 +37,7 @@ from gato_lite.envs.dataset import Dataset, Document, write_documents
 from gato_lite.envs.format import INFO_FILE, Ability
 from gato_lite.fitting import CELL, MAX_PIXELS, PictureFit, fit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
-from gato_lite.train.items import Item, OnBad, Reader, read_text, text_items
+from gato_lite.train.items import Item, OnBad, Reader, in_share, read_text, text_items
 from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png
 from gato_lite.train.rows import TABLES, columns_of, json_object, row_items, split_of_file, table_rows
 from gato_lite.train.tables import table_items
@@ -203,8 +203,7 @@ def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool, Abil
         if item.split is None:
             found.add(item.key)
     keys = sorted(found)
-    limit = int(share * 2**64).to_bytes(8, "big")
-    below = [key for key in keys if key[:8] < limit]
+    below = [key for key in keys if in_share(key, share)]
     held_out = set(below or (keys[:1] if len(keys) > 1 else []))
     return held_out, has_picture, max(abilities, key=abilities.__getitem__, default=None)
 

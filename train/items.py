@@ -102,3 +102,8 @@ def pieces(text: str) -> Iterator[str]:
 def content_hash(content: bytes) -> bytes:
     """What decides on which side of the split a content is."""
     return hashlib.sha256(content).digest()
+
+
+def in_share(content: bytes, share: float) -> bool:
+    """Whether a content's hash is among the smallest `share` of all hashes, which are held out."""
+    return int.from_bytes(content[:8], "big") < share * 2**64

@@ -13,7 +13,6 @@ Decisions:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from jaxtyping import UInt8
 
 from gato_lite.envs.dataset import Document
 from gato_lite.fitting import square
+from gato_lite.train.items import content_hash
 from gato_lite.train.pictures import decode_picture, encode_png
 
 STYLES: Final = {"noto": "google", "twemoji": "twitter"}
@@ -72,7 +72,7 @@ def read_concepts(source: Path) -> list[Concept]:
 
 def emoji_documents(concepts: list[Concept]) -> list[Document]:
     """A document a picture: its name, its style as the group, and the split."""
-    hidden = hidden_styles(concepts)
+    hidden = hidden_styles([concept.name for concept in concepts], [concept.pictures for concept in concepts])
     return [
         Document(encode_png(pixels), concept.name, "test" if hidden.get(i) == style else "train", style)
         for i, concept in enumerate(concepts)
@@ -80,16 +80,18 @@ def emoji_documents(concepts: list[Concept]) -> list[Document]:
     ]
 
 
-def hidden_styles(concepts: list[Concept]) -> dict[int, str]:
-    """The style that is hidden, by the index of the concept, for a fifth of the concepts."""
-    groups = sorted(
-        twins([concept.pictures for concept in concepts]),
-        key=lambda group: hashlib.sha256(concepts[group[0]].name.encode()).digest(),
-    )
+def hidden_styles(names: Sequence[str], drawn: Sequence[Mapping[str, UInt8[np.ndarray, "32 32 3"]]]) -> dict[int, str]:
+    """The style that is hidden, by index, for a fifth of the things.
+
+    Args:
+        names: Of each thing; the order of their hashes decides.
+        drawn: For each thing its picture in each style, all in the same order.
+    """
+    groups = sorted(twins(drawn), key=lambda group: content_hash(names[group[0]].encode()))
     hidden: dict[int, str] = {}
-    styles = list(STYLES)
+    styles = list(drawn[0]) if drawn else []
     for i, group in enumerate(groups):
-        if len(hidden) >= round(TEST_SHARE * len(concepts)):
+        if len(hidden) >= round(TEST_SHARE * len(names)):
             break
         hidden.update(dict.fromkeys(group, styles[i % len(styles)]))
     return hidden

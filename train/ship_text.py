@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from gato_lite.train.items import content_hash, in_share
+
 Split = Literal["train", "test"]
 
 TEST_SHARE: Final = 0.05
@@ -39,11 +41,6 @@ class Passage(NamedTuple):
     """The work it comes from."""
     split: Split
     text: str
-
-
-def held_out(key: str, share: float) -> bool:
-    """Whether the thing called `key` belongs to the held-out `share`: a hash decides, so order does not matter."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
 
 
 def read_novels(rdb: Path) -> Iterator[tuple[str, list[str]]]:
@@ -115,7 +112,8 @@ def definition_passages(wordnet: Path) -> list[Passage]:
     """Passages of up to `ENTRIES` definitions of one topic each, from WordNet's `data.*` and `index.*` files."""
     topics: dict[tuple[str, Split], list[str]] = {}
     for topic, word, gloss in _definitions(wordnet):
-        split: Split = "test" if held_out(re.sub(r"[0-9]+", "0", gloss), TEST_SHARE) else "train"
+        masked = re.sub(r"[0-9]+", "0", gloss)
+        split: Split = "test" if in_share(content_hash(masked.encode()), TEST_SHARE) else "train"
         topics.setdefault((topic, split), []).append(f"{word}: {gloss}")
     passages = []
     for (_, split), entries in sorted(topics.items()):

@@ -8,7 +8,6 @@ have as many sentences, one by one. A sentence's split is decided by a hash of i
 from __future__ import annotations
 
 import gettext
-import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Final
 
 from gato_lite.envs.dataset import Document
 from gato_lite.train.fetch.packages import members
+from gato_lite.train.items import content_hash, in_share
 from gato_lite.train.templates import translation
 
 CAMPAIGNS: Final = (
@@ -172,4 +172,4 @@ def is_pair(source: str, target: str) -> bool:
 def is_held_out(source: str, share: float) -> bool:
     """Whether a sentence is held out: by a hash of it with numbers and names masked."""
     masked = _NAME.sub("X", re.sub(r"\d+", "0", source)).lower()
-    return int.from_bytes(hashlib.sha256(masked.encode()).digest()[:8], "big") < share * 2**64
+    return in_share(content_hash(masked.encode()), share)

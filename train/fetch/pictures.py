@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import struct
 from collections import Counter
@@ -18,15 +17,13 @@ from gato_lite.envs.dataset import Document
 from gato_lite.fitting import square
 from gato_lite.train.fetch.packages import members
 from gato_lite.train.pictures import decode_picture, encode_png
-from gato_lite.train.ship_emoji import twins
+from gato_lite.train.ship_emoji import hidden_styles
 from gato_lite.train.templates import caption, labelled, question
 
 STYLES: Final = ("noto", "twemoji", "fluent")
 """Drawing styles of `emoji-captions`."""
 SIDE: Final = 64
 """Side in pixels of an emoji."""
-HIDDEN_SHARE: Final = 0.2
-"""Share of the emoji that have one style hidden."""
 CLOTHES: Final = (
     "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
@@ -124,13 +121,7 @@ def _hidden(codes: list[str], drawn: Mapping[str, Mapping[str, UInt8[np.ndarray,
     """The hidden style of a fifth of the codes."""
     everywhere = [code for code in codes if all(code in drawn[style] for style in STYLES)]
     small = [{style: square(drawn[style][code], 32) for style in STYLES} for code in everywhere]
-    groups = sorted(twins(small), key=lambda group: hashlib.sha256(everywhere[group[0]].encode()).digest())
-    hidden: dict[str, str] = {}
-    for index, group in enumerate(groups):
-        if len(hidden) >= round(HIDDEN_SHARE * len(everywhere)):
-            break
-        hidden.update({everywhere[member]: STYLES[index % len(STYLES)] for member in group})
-    return hidden
+    return {everywhere[index]: style for index, style in hidden_styles(everywhere, small).items()}
 
 
 def easy_vqa(files: Mapping[str, Path]) -> Iterator[Document]:

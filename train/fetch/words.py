@@ -12,7 +12,7 @@ from typing import Any, Final
 from gato_lite.envs.dataset import Document
 from gato_lite.train.fetch.languages import descriptions
 from gato_lite.train.fetch.packages import members
-from gato_lite.train.items import pieces
+from gato_lite.train.items import content_hash, in_share, pieces
 from gato_lite.train.templates import conversation
 
 TEST_SHARE: Final = 0.02
@@ -36,7 +36,7 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def _split(key: str) -> str:
-    return "test" if int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < TEST_SHARE * 2**64 else "train"
+    return "test" if in_share(content_hash(key.encode()), TEST_SHARE) else "train"
 
 
 def wordnet(files: Mapping[str, Path]) -> Iterator[Document]:
