@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -21,14 +21,12 @@ from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.dataset import DatasetError
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder, Episodes, concatenate_episodes
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert, TimeLimitError
-from gato_lite.envs.format import Part, versions
+from gato_lite.envs.format import OnBad, Part, versions
 from gato_lite.envs.parts import describe, part_name, read_metadata, read_table, write_episodes
 from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import BLOCK_SEEDS, block_seed
 from gato_lite.envs.task import PACKAGES
 from gato_lite.spaces import Json, space_to_json
-
-OnBad = Literal["error", "skip"]
 
 TIME_LIMIT: Final = "time limit"
 """Reason of an episode that took too long."""

@@ -15,7 +15,8 @@ from gymnasium.wrappers import TimeLimit
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.experts import AnyEnv, Expert, Rule, value_iteration
-from gato_lite.envs.task import MakeEnv, Metric, Task
+from gato_lite.envs.format import Metric
+from gato_lite.envs.task import MakeEnv, Task
 
 CLIFF_STEPS = 100
 """CliffWalking has no time limit of its own; the shortest way is 13 steps."""

@@ -55,6 +55,7 @@ __all__ = [
     "Spec",
     "Turn",
     "check",
+    "place_of",
     "write_documents",
     "write_info",
 ]
@@ -338,18 +339,18 @@ def _episode_problems(dataset: Dataset, episodes: Episodes) -> Iterator[str]:
     if (episodes.lengths < 1).any():
         yield f"episode {int(np.argmax(episodes.lengths < 1))}: expected at least one step, found none"
     if not (finite := np.isfinite(episodes.rewards)).all():
-        episode, step = _place(episodes.lengths, int(np.argmin(finite)))
+        episode, step = place_of(episodes.lengths, int(np.argmin(finite)))
         yield f"episode {episode}, reward, step {step}: expected a finite number, got {episodes.rewards[~finite][0]}"
     for role, space, columns, lengths in sides(episodes, dataset.observation_space, dataset.action_space):
         for leaf_path, leaf in leaf_spaces(space).items():
             try:
                 stack(leaf, columns[leaf_path], role)
             except BadValue as error:
-                episode, step = _place(lengths, error.step)
+                episode, step = place_of(lengths, error.step)
                 yield f"episode {episode}, {column_name(role, leaf_path)}, step {step}: {error}"
 
 
-def _place(lengths: Int64[np.ndarray, " E"], index: int) -> tuple[int, int]:
+def place_of(lengths: Int64[np.ndarray, " E"], index: int) -> tuple[int, int]:
     """Episode, and step in it, of the value at `index` of a column that holds `lengths` values of each."""
     ends = np.cumsum(lengths)
     episode = int(np.searchsorted(ends, index, side="right"))

@@ -15,12 +15,14 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+from gato_lite.envs.format import Metric
 
 Frame = npt.NDArray[np.uint8]
 """(H, W, 3) pixels."""
@@ -63,7 +65,7 @@ def record_film(
     *,
     seed: int,
     on_reset: Callable[[], object] | None = None,
-    metric: Literal["return", "success"] = "return",
+    metric: Metric = "return",
     caption: str | None = None,
     fps: float | None = None,
     min_seconds: float = 4.0,
@@ -123,7 +125,7 @@ def _episode(
     act: Callable[[Any], Any],
     seed: int,
     on_reset: Callable[[], object] | None,
-    metric: Literal["return", "success"],
+    metric: Metric,
 ) -> Iterator[tuple[Any, float, str]]:  # Any: an observation
     """Observation, reward, and at the end how it went, after the reset and after each step."""
     observation, _ = env.reset(seed=seed)

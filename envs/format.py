@@ -27,6 +27,11 @@ BLOCK: Final = 100
 Ability = Literal["text", "caption", "class", "question", "translation", "dialogue"]
 """What a dataset of documents teaches."""
 
+Metric = Literal["return", "success"]
+"""What a task's score is the mean of."""
+OnBad = Literal["error", "skip"]
+"""Whether what is bad is an error, or left out and counted."""
+
 PART_NAME: Final = re.compile(r"part-[0-9]{6}\.parquet")
 """What the files of a dataset's parts are called."""
 
@@ -112,7 +117,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How observations become tokens."""
     instruction: str | None = None
     """What to do, in words; the first leaf of an episode's first timestep."""
-    metric: Literal["return", "success"] = "return"
+    metric: Metric = "return"
     """What a score of the task is the mean of."""
     generator: dict[str, str] = {}
     """Versions of the packages that made the values, and what acted."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,9 @@ from gymnasium import spaces
 from gato_lite.config import TokenSpec
 from gato_lite.envs.catalogue import ANY_GYMNASIUM
 from gato_lite.envs.columns import BadValue, Column, Role, column_name, stack
-from gato_lite.envs.dataset import Dataset
+from gato_lite.envs.dataset import Dataset, place_of
 from gato_lite.envs.episodes import BadEpisodeError, Episodes
-from gato_lite.envs.format import versions
+from gato_lite.envs.format import OnBad, versions
 from gato_lite.envs.parts import sides
 from gato_lite.envs.writer import About, DatasetWriter
 from gato_lite.names import unknown_name
@@ -45,7 +45,7 @@ def import_minari(
     spec: TokenSpec | None = None,
     licence: str | None = None,
     attribution: str | None = None,
-    on_bad: Literal["error", "skip"] = "error",
+    on_bad: OnBad = "error",
     overwrite: bool = False,
 ) -> Dataset:
     """Write the episodes of a Minari dataset as a dataset of ours.
@@ -178,8 +178,7 @@ def _check_texts(dataset: Dataset, index: int) -> None:
         for path in (path for path, leaf in leaf_spaces(space).items() if is_text(leaf)):
             place = next((place for place, text in enumerate(columns[path]) if "\0" in text), None)
             if place is not None:
-                episode = int(np.searchsorted(np.cumsum(lengths), place, side="right"))
-                step = place - int(lengths[:episode].sum())
+                episode, step = place_of(lengths, place)
                 where = f"{dataset.path / dataset.info.parts[index].file}: episode {episode}, {column_name(role, path)}"
                 raise ValueError(
                     f"{where}, step {step}: Minari stores no text with a NUL, got {columns[path][place]!r}"

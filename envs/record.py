@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import gymnasium as gym
 
@@ -23,13 +23,12 @@ from gato_lite.envs.catalogue import ANY_GYMNASIUM, reported_success
 from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.episodes import BadEpisodeError, EpisodeBuilder
 from gato_lite.envs.experts import AnyEnv
-from gato_lite.envs.format import versions
+from gato_lite.envs.format import OnBad, versions
 from gato_lite.envs.recording import record_task, record_tasks
 from gato_lite.envs.writer import About, DatasetWriter
 
 __all__ = ["RecordEpisodes", "record", "record_task", "record_tasks"]
 
-OnBad = Literal["error", "skip"]
 _UNKNOWN_SEED: Final = -1
 
 

@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from gato_lite.envs.blocks import Block, GivenUpError, Made, OnBad, find_made, package_versions
+from gato_lite.envs.blocks import Block, GivenUpError, Made, find_made, package_versions
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.columns import is_array
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import BadEpisodeError
 from gato_lite.envs.folder import claim, next_first_part, part_number, sweep
-from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, read_info
+from gato_lite.envs.format import INFO_FILE, DatasetError, DatasetInfo, OnBad, read_info
 from gato_lite.envs.parts import read_metadata
 from gato_lite.envs.seeds import block_seed
 from gato_lite.envs.workers import record_blocks

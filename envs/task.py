@@ -18,9 +18,8 @@ import msgspec
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.experts import AnyEnv, Expert
-from gato_lite.envs.format import BLOCK, Reference, Score
+from gato_lite.envs.format import BLOCK, Metric, Reference, Score
 
-Metric = Literal["return", "success"]
 Extra = Literal["babyai", "control", "robotics", "atari", "deepmind"]
 
 SCORES_FILE: Final = Path(__file__).parent / "scores.json"

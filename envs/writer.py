@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import Episodes, concatenate_episodes
 from gato_lite.envs.folder import claim, sweep
-from gato_lite.envs.format import BLOCK, DatasetInfo, Part, Reference, Spec
+from gato_lite.envs.format import BLOCK, DatasetInfo, Metric, Part, Reference, Spec
 from gato_lite.envs.parts import part_name, write_episodes
 from gato_lite.lock import FolderLock
 from gato_lite.spaces import AnySpace, Json, lone_surrogate, require_leaf, space_to_json
@@ -31,7 +31,7 @@ class About:
     """How observations become tokens."""
     instruction: str | None = None
     """What to do, in words."""
-    metric: Literal["return", "success"] = "return"
+    metric: Metric = "return"
     """What a score is the mean of."""
     generator: Mapping[str, str] = field(default_factory=dict)
     """Versions of packages, and what acted."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import collections
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ from gato_lite.train.baselines import (
     nearest_neighbour_captions,
     style_of,
 )
-from gato_lite.train.console import print_note
+from gato_lite.train.console import OnProgress, print_note
 from gato_lite.train.document_scores import Answer, DocumentScore
 from gato_lite.train.language import bits_per_byte
 from gato_lite.train.ngram import bits_per_byte_ngram
@@ -52,8 +52,6 @@ EXAMPLES: Final = 24
 """Answers that are kept to be looked at."""
 NEIGHBOURS: Final = 20_000
 """Training pictures that the nearest neighbour is looked for among; of more, that many are drawn."""
-
-OnProgress = Callable[[int, int], None]
 
 
 def ability_of(dataset: Dataset) -> Ability:

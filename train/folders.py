@@ -34,10 +34,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
-from gato_lite.envs.format import INFO_FILE, Ability
+from gato_lite.envs.format import INFO_FILE, Ability, OnBad
 from gato_lite.fitting import CELL, MAX_PIXELS, PictureFit, fit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
-from gato_lite.train.items import Item, OnBad, Reader, in_share, read_text, text_items
+from gato_lite.train.items import Item, Reader, in_share, read_text, text_items
 from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png
 from gato_lite.train.rows import TABLES, columns_of, json_object, row_items, split_of_file, table_rows
 from gato_lite.train.tables import table_items
@@ -104,8 +104,9 @@ def import_source(
     if str(source).startswith("minari:"):
         from gato_lite.envs.minari import import_minari  # its packages are an extra
 
+        defaults = import_source.__kwdefaults__ or {}
         given = {"size": size, "keep_aspect": keep_aspect, "test_share": test_share, "ability": ability}
-        wrong = [option for option, value in given.items() if value != import_source.__kwdefaults__[option]]
+        wrong = [option for option, value in given.items() if value != defaults[option]]
         if wrong:
             raise ValueError(
                 f"{source}: expected no option of documents for episodes, got {', '.join(wrong)}: leave it out"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from gato_lite.envs.dataset import Document
+from gato_lite.envs.format import OnBad
 
 PIECE: Final = 32_768
 """Characters after which a text is cut at the next paragraph."""
 BAD_SHARE: Final = 0.01
 """Largest share of unreadable documents that is only counted."""
-
-OnBad = Literal["error", "skip"]
 
 
 class Item(NamedTuple):

@@ -102,6 +102,10 @@ class Progress:
     utilisation: float
     """Share of the matmul peak measured at the start."""
 
+    def show(self, bar: Callable[[float, str], None]) -> None:
+        """Tells a progress bar."""
+        bar(self.done, f"step {self.step:,}  loss {self.loss:.3f}  {self.tokens_per_s:,.0f} tokens/s")
+
 
 class Trainer:
     """One run in training.

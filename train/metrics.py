@@ -13,7 +13,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from gato_lite.model import MODALITIES, Losses
+from gato_lite.run import run_folder
 from gato_lite.train.ranks import Ranks
 
 METRICS_FILE: Final = "metrics.jsonl"
@@ -102,20 +103,37 @@ def _written(handle: int, data: bytes) -> int:
         return 0
 
 
+def metrics_line(text: bytes) -> dict[str, Any] | None:  # Any: JSON
+    """One line of metrics; None where it is none, such as half a line of a power cut."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def read_metrics(run: Path | str) -> list[dict[str, Any]]:  # Any: JSON
+    """A run's lines of metrics up to the first that is none, such as a last one that was cut."""
+    path = run_folder(run) / METRICS_FILE
+    return [line for _, line in _whole_lines(path)] if path.is_file() else []
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    for text in path.read_bytes().splitlines():
+        if (line := metrics_line(text)) is None:
+            return
+        yield text, line
+
+
 def drop_lines_after(run: Path, step: int) -> None:
     """Forgets metrics of steps that will be taken again."""
     path = run / METRICS_FILE
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_bytes().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            break  # half a line, of a power cut
+    lines = _whole_lines(path)
+    kept = [text for text, line in lines if isinstance(line.get("step"), int) and line["step"] <= step]
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(b"".join(line + b"\n" for line in kept))
+    partial.write_bytes(b"".join(text + b"\n" for text in kept))
     partial.replace(path)
 
 

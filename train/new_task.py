@@ -36,7 +36,7 @@ from gato_lite.run import load
 from gato_lite.shelf import GENERALIST
 from gato_lite.train.console import bar, print_note, print_table, share_bar, to_json, write_whole
 from gato_lite.train.evaluate import evaluate_run
-from gato_lite.train.loop import Length, Progress
+from gato_lite.train.loop import Length
 from gato_lite.train.new_task_scores import Cell, Found, Point, Way, point
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.scores import TaskScore
@@ -221,10 +221,6 @@ def _train(options: Options, run: Path, way: Way, n: int, seed: int) -> float:
     config = replace(config, learning_rate=rates[0], matrix_learning_rate=rates[1])
     begun = time.process_time()
     with share_bar(f"training {run.name}") as show:
-
-        def on_progress(now: Progress) -> None:
-            show(now.done, f"step {now.step:,}  loss {now.loss:.3f}")
-
         train_run(
             config,
             data,
@@ -232,7 +228,7 @@ def _train(options: Options, run: Path, way: Way, n: int, seed: int) -> float:
             length=Length(steps=options.steps),
             init=None if way == "nothing" else options.init,
             overwrite=True,
-            on_progress=on_progress,
+            on_progress=lambda now: now.show(show),
         )
     return (time.process_time() - begun) / 60
 

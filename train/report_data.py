@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gato_lite.envs.format import versions
-from gato_lite.run import read_run_config, run_folder
+from gato_lite.run import read_run_config
 from gato_lite.train.cores import processor_name, usable_cores
+from gato_lite.train.metrics import read_metrics
 from gato_lite.train.token_rows import TokenStream
 
 if TYPE_CHECKING:
@@ -127,21 +127,6 @@ def collect_report(
         seeds={"weights and batches": seed, "evaluation, first": first[0] if first else None},
         credits=credits,
     )
-
-
-def read_metrics(run: Path | str) -> list[dict[str, Any]]:  # Any: JSON
-    """The lines of a run's `metrics.jsonl` up to the first that is none, such as a last one that was cut."""
-    path = run_folder(run) / "metrics.jsonl"
-    lines: list[dict[str, Any]] = []
-    for text in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(line, dict):
-            break
-        lines.append(line)
-    return lines
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -31,6 +31,7 @@ from gato_lite.run import (
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.loop import Length
+from gato_lite.train.metrics import METRICS_FILE
 from gato_lite.train.settings import TrainConfig
 
 RUN_ENTRIES: Final = frozenset(
@@ -38,7 +39,7 @@ RUN_ENTRIES: Final = frozenset(
         CONFIG_FILE,
         VOCABULARY_FILE,
         TEXT_MODEL_FILE,
-        "metrics.jsonl",
+        METRICS_FILE,
         "checkpoints",
         ASKED_FOLDER,
         "report.html",

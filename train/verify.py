@@ -5,11 +5,10 @@ All problems are found, not only the first: each is a line that names the file, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -37,8 +36,8 @@ from gato_lite.run import (
     weight_problems,
 )
 from gato_lite.tensor_files import is_pickle, not_finite, read_tensors
+from gato_lite.train.metrics import METRICS_FILE, metrics_line
 
-_METRICS_FILE: Final = "metrics.jsonl"
 Kind = Literal["run", "checkpoint", "dataset", "weights", "folder"]
 
 
@@ -146,9 +145,9 @@ def _verify_run(run: Path) -> Verification:
     model = _model_of(run, problems)
     if model is not None:
         checked += ["vocabulary.json", *(f"task {task.name}" for task in model.formats)]
-    if (run / _METRICS_FILE).is_file():
-        checked.append(_METRICS_FILE)
-        problems += _metrics_problems(run / _METRICS_FILE)
+    if (run / METRICS_FILE).is_file():
+        checked.append(METRICS_FILE)
+        problems += _metrics_problems(run / METRICS_FILE)
     steps = list_checkpoints(run)
     if not steps:
         problems.append(f"{run / FOLDER}: expected a whole checkpoint, found none")
@@ -203,9 +202,5 @@ def _checkpoint_problems(folder: Path, model: Gato | None) -> Iterator[str]:
 
 def _metrics_problems(path: Path) -> Iterator[str]:
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
+        if metrics_line(line) is None:
             yield f"{path}: line {number}: expected a JSON object, found {line[:40]!r}"

@@ -25,9 +25,8 @@ from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.train.cli import _explain
 from gato_lite.train.folders import import_source
-from gato_lite.train.metrics import drop_lines_after
+from gato_lite.train.metrics import drop_lines_after, read_metrics
 from gato_lite.train.pictures import decode_picture
-from gato_lite.train.report_data import read_metrics
 from gato_lite.train.verify import verify
 
 ROOM = 1 << 30

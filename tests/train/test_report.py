@@ -22,10 +22,11 @@ from gato_lite.run import RunConfig, task_format, write_run
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.train.inspect import timestep_stream
 from gato_lite.train.language import CaptionExample, CaptionScore, TextExample, TextScore
+from gato_lite.train.metrics import read_metrics
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.report import MAX_PAGE_BYTES, make_page, write_report
 from gato_lite.train.report_curves import MAX_POINTS, chart, curve_section, ticks
-from gato_lite.train.report_data import ReportData, collect_report, read_metrics
+from gato_lite.train.report_data import ReportData, collect_report
 from gato_lite.train.report_sections import number, percent, text_section
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 from gato_lite.train.summary import summary_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from gato_lite.run import load
 from gato_lite.train.abilities import held_out, score_documents
 from gato_lite.train.datasets import open_data
 from gato_lite.train.loop import Length, Progress
+from gato_lite.train.metrics import read_metrics
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.run_folder import training_device
@@ -119,7 +119,7 @@ def score_encoder(
     train_run(config, [(data, 1.0)], out, length=length, on_progress=on_progress)
     gato = load(out)
     score = score_documents(gato, open_data(data), n=documents, seed=seed)
-    last = _last_line(out / "metrics.jsonl")
+    last = next(line for line in reversed(read_metrics(out)) if "loss" in line and "tokens_per_s" in line)
     return EncoderScore(
         encoder=encoder,
         patch_size=patch_size,
@@ -134,9 +134,3 @@ def score_encoder(
         n=score.n,
         more=score.more,
     )
-
-
-def _last_line(metrics: Path) -> dict[str, float]:
-    """What was logged last of the training."""
-    lines: Sequence[dict[str, float]] = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
-    return next(line for line in reversed(lines) if "loss" in line and "tokens_per_s" in line)

@@ -13,7 +13,6 @@ from gato_lite.train.console import print_table, refuse_to_overwrite, share_bar,
 
 if TYPE_CHECKING:
     from gato_lite.train.bench.patches import EncoderScore
-    from gato_lite.train.loop import Progress
 
 EXAMPLE: Final = "gato-lite bench patches emoji --encoders hog conv@16 --minutes 1"
 
@@ -63,10 +62,6 @@ def run(options: Options) -> None:
     found: list[EncoderScore] = []
     for encoder, patch_size in chosen:
         with tempfile.TemporaryDirectory() as folder, share_bar(f"{encoder}, {patch_size} pixels") as show:
-
-            def on_progress(now: Progress) -> None:
-                show(now.done, f"step {now.step:,}  loss {now.loss:.3f}")
-
             found.append(
                 score_encoder(
                     encoder,
@@ -77,7 +72,7 @@ def run(options: Options) -> None:
                     minutes=options.minutes,
                     documents=options.documents,
                     seed=options.seed,
-                    on_progress=on_progress,
+                    on_progress=lambda now: now.show(show),
                 )
             )
     print_scores(found)

@@ -134,7 +134,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
             nonlocal last
             last = now
             if ranks.is_first:
-                show(now.done, f"step {now.step:,}  loss {now.loss:.3f}  {now.tokens_per_s:,.0f} tokens/s")
+                now.show(show)
 
         train_run(
             config,
