@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gato_lite.fitting import Picture, PictureFit, check_picture, fit
+from gato_lite.fitting import Picture, PictureFit, check_picture, fit_one_of
 from gato_lite.sequence import Tokens, answer_tokens, concatenate, plain, prompt_tokens
 from gato_lite.tokenizers.image import PatchGrid
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -46,15 +46,15 @@ class Exchange:
     """What it answers."""
 
 
-def fitted(turns: Sequence[Exchange], how: PictureFit | None) -> list[Exchange]:
-    """The same with their pictures fitted; None leaves them as they are.
+def fitted(turns: Sequence[Exchange], fits: Sequence[PictureFit]) -> list[Exchange]:
+    """The same with their pictures fitted as one of `fits`; none leaves them as they are.
 
     Raises:
         ValueError: as `fit`.
     """
-    if how is None:
+    if not fits:
         return list(turns)
-    return [turn if turn.image is None else replace(turn, image=fit(turn.image, how)) for turn in turns]
+    return [turn if turn.image is None else replace(turn, image=fit_one_of(turn.image, fits)) for turn in turns]
 
 
 def picture_tokens(picture: Picture, vocabulary: Vocabulary, patch_size: int = 16) -> Tokens:

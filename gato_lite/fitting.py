@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -38,6 +39,14 @@ class PictureFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     keep_aspect: bool = False
     """Whether pictures keep their proportions; else they are padded with white to the square."""
 
+    def leaves(self, height: int, width: int) -> bool:
+        """Whether a picture of that size stays as large as it is."""
+        if not self.keep_aspect:
+            return height == width == self.side
+        cell = min(CELL, self.side)
+        short, long = sorted((height, width))
+        return short % cell == long % cell == 0 and _is_grid(short // cell, long // cell, self.side**2 // cell**2)
+
 
 def check_picture(picture: Picture) -> None:
     """Raises a ValueError unless it is one: uint8 (H, W, C) of grey, grey and alpha, RGB, or RGB and alpha."""
@@ -56,7 +65,20 @@ def fit(picture: Picture, how: PictureFit) -> Picture:
     if height * width > MAX_PIXELS:
         raise ValueError(f"a picture must have at most {MAX_PIXELS:,} pixels, got {height} × {width}; make it smaller")
     pixels = picture if channels == 3 else on_white(Image.fromarray(picture[:, :, 0] if channels == 1 else picture))
+    if how.leaves(height, width):
+        return pixels
     return (keep_aspect if how.keep_aspect else square)(pixels, how.side)
+
+
+def fit_one_of(picture: Picture, fits: Sequence[PictureFit]) -> Picture:
+    """A picture as the first of `fits` has it, of which there is at least one; as another where that leaves its size.
+
+    Raises:
+        ValueError: as `fit`.
+    """
+    check_picture(picture)
+    height, width = picture.shape[:2]
+    return fit(picture, next((how for how in fits if how.leaves(height, width)), fits[0]))
 
 
 def on_white(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
@@ -106,13 +128,12 @@ def keep_aspect(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarr
     Differs from the paper, which scales by the budget and rounds rows and columns down: that is off by up to 41 % in
     64² and 12 % in 224².
     """
+    if PictureFit(side=side, keep_aspect=True).leaves(*pixels.shape[:2]):
+        return pixels
     height, width = pixels.shape[:2]
     cell = min(CELL, side)
-    n_cell = side * side // cell**2
     short, long = sorted((height, width))
-    if short % cell == long % cell == 0 and _is_grid(short // cell, long // cell, n_cell):
-        return pixels
-    short, long = _grid(long / short, n_cell)
+    short, long = _grid(long / short, side * side // cell**2)
     rows, columns = (short, long) if height <= width else (long, short)
     return resize(pixels, rows * cell, columns * cell)
 

@@ -157,8 +157,8 @@ class Gato(nn.Module):
             )
         self.formats: tuple[TaskFormat, ...] = ()
         """How the tasks it was trained on are spoken of; `load` fills it in."""
-        self.pictures: PictureFit | None = None
-        """How the pictures of a prompt are fitted; `load` fills in how the run's were. None leaves them as they are."""
+        self.pictures: tuple[PictureFit, ...] = ()
+        """How the pictures of a prompt are fitted; `load` takes the run's. Without any all stay as they are."""
         self.embedding = Embedding(config)
         self.transformer = Transformer(config)
         generator = torch.Generator().manual_seed(seed)

@@ -75,9 +75,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How it was trained."""
 
     @property
-    def pictures(self) -> PictureFit | None:
-        """How the run's pictures were fitted; None where it was trained on none, or does not say."""
-        return msgspec.convert(self.training.get(PICTURES_KEY), PictureFit | None)
+    def pictures(self) -> tuple[PictureFit, ...]:
+        """How the run's pictures were fitted, most of them first; empty where there were none, or nothing says it."""
+        stored = msgspec.convert(self.training.get(PICTURES_KEY), PictureFit | tuple[PictureFit, ...] | None)
+        return (stored,) if isinstance(stored, PictureFit) else stored or ()
 
 
 def run_and_step(path: Path | str) -> tuple[Path, int | None]:
@@ -158,7 +159,7 @@ def _refuse_unknown_fields(stored: Mapping[str, Any]) -> None:  # Any: JSON that
 
 
 def _check_training(config: RunConfig) -> None:
-    """Raises a ValueError unless a run's datasets are pairs of a folder and a weight, and its pictures' fit is one."""
+    """Raises a ValueError unless a run's datasets are pairs of a folder and a weight, and its pictures' fits such."""
     try:
         msgspec.convert(config.training.get("data", []), list[tuple[str, float]])
     except msgspec.ValidationError as error:

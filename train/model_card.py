@@ -23,6 +23,7 @@ from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
 from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 from gato_lite.train.shelf import SHIPPED
+from gato_lite.train.templates import CLASS_PROMPT
 
 WEAK: Final = 0.75
 """Mean normalised score below which a suite is called weak."""
@@ -98,8 +99,12 @@ def _use(facts: Facts) -> str:
         commands.append(f"gato-lite eval {facts.name} --tasks '{suite_of(task)}/*' --episodes 100")
     if _names(facts, "text"):
         commands.append(f'gato-lite prompt {facts.name} "She was not" --max-tokens 40')
-    if _names(facts, "caption", "class", "question"):
+    if _names(facts, "caption"):
         commands.append(f"gato-lite prompt {facts.name} --image picture.png")
+    if _names(facts, "class"):
+        commands.append(f'gato-lite prompt {facts.name} --image picture.png "{CLASS_PROMPT}"')
+    if _names(facts, "question"):
+        commands.append(f'gato-lite prompt {facts.name} --image picture.png "what color is the shape?"')
     if asked := _translations(facts):
         commands.append(f'gato-lite prompt {facts.name} "{asked[0]}"')
     body = "\n".join(commands)

@@ -4,8 +4,8 @@ Decisions:
 
 - A dataset says it. Where it does not, its first picture does: a square one was fitted into a square of its side,
   any other at its own aspect.
-- Of several datasets that differ, the fit with the largest weight in the mixture counts, of equal ones the first:
-  the model has seen most pictures of that kind.
+- Of several datasets that differ all fits count, that with the largest weight in the mixture first: a picture that
+  one of them leaves as it is stays so, and any other is fitted as most were that the model has seen.
 - A run remembers it in its `config.json`; where none of its datasets has pictures, from the run that it began with.
   `load` takes it from there. An older run's datasets are looked at again, those that are still there.
 """
@@ -36,17 +36,17 @@ def dataset_fit(dataset: Dataset) -> PictureFit | None:
     return PictureFit(side=math.isqrt(height * width - 1) + 1, keep_aspect=True)
 
 
-def mixture_fit(data: Sequence[tuple[Dataset, float]]) -> PictureFit | None:
-    """The fit with the largest weight, of equal ones the first; None where no dataset has pictures."""
+def mixture_fits(data: Sequence[tuple[Dataset, float]]) -> tuple[PictureFit, ...]:
+    """The fits by their weights, the largest first, of equal ones as they come; none where no dataset has pictures."""
     weights: dict[PictureFit, float] = {}
     for dataset, weight in data:
         if (how := dataset_fit(dataset)) is not None:
             weights[how] = weights.get(how, 0.0) + weight
-    return max(weights, key=weights.__getitem__, default=None)
+    return tuple(sorted(weights, key=weights.__getitem__, reverse=True))
 
 
-def run_fit(run: Path) -> PictureFit | None:
-    """How a run's pictures were fitted; None where it was trained on none, or where nothing says it any more.
+def run_fits(run: Path) -> tuple[PictureFit, ...]:
+    """How a run's pictures were fitted; none where it was trained on none, or where nothing says it any more.
 
     Raises:
         FileNotFoundError: there is no run.
@@ -62,4 +62,4 @@ def run_fit(run: Path) -> PictureFit | None:
             found.append((Dataset.open(dataset_folder(name)), weight))
         except (FileNotFoundError, ValueError):
             continue
-    return mixture_fit(found)
+    return mixture_fits(found)

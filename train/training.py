@@ -21,7 +21,7 @@ from gato_lite.train.asking import Rounds
 from gato_lite.train.datasets import check_apart, make_mixture, open_data, weighted_sources
 from gato_lite.train.evaluate import evaluator
 from gato_lite.train.loop import Length, Progress, Trainer
-from gato_lite.train.picture_fits import mixture_fit, run_fit
+from gato_lite.train.picture_fits import mixture_fits, run_fits
 from gato_lite.train.plans import Plan
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.run_folder import is_begun, prepare_run
@@ -134,7 +134,7 @@ def _train_run(
     vocabulary = _vocabulary(text_model) if of is None else read_vocabulary(of, read_run_config(of))
     weighted = weighted_sources(datasets, vocabulary, config)
     mixture = make_mixture(weighted, vocabulary, config)
-    pictures = mixture_fit(datasets) or (None if init is None else run_fit(init))
+    pictures = mixture_fits(datasets) or (() if init is None else run_fits(init))
     training = {
         "data": [[str(name), weight] for name, weight in data],
         **asdict(length),

@@ -160,11 +160,25 @@ def test_pictures_are_fitted_as_the_runs_were(make: Callable[..., Gato], how: Pi
     as_given = generate(gato, ["this", ""], large, max_tokens=9)
     expected = generate(gato, ["this", ""], small, max_tokens=9)
     after_one, nats = _after_one(gato, small), log_likelihoods(gato, [[Exchange(image=small[1])]], choices)
-    gato.pictures = how
+    gato.pictures = (how,)
     assert generate(gato, ["this", ""], large, max_tokens=9) == expected != as_given
     assert generate(gato, ["this", ""], small, max_tokens=9) == expected
     assert _after_one(gato, large) == after_one
     assert np.array_equal(log_likelihoods(gato, [[Exchange(image=large[1])]], choices), nats)
+
+
+def test_a_picture_of_another_size_that_the_run_has_learnt_stays_as_it_is(make: Callable[..., Gato]) -> None:
+    gato = make()
+    learnt, other = picture(28, 28), picture(30, 30)
+    as_given, fitted_first = (
+        generate(gato, "", learnt, max_tokens=9),
+        generate(gato, "", fit(other, PictureFit(side=48)), max_tokens=9),
+    )
+    gato.pictures = (PictureFit(side=48), PictureFit(side=28))
+    assert generate(gato, "", learnt, max_tokens=9) == as_given
+    assert generate(gato, "", other, max_tokens=9) == fitted_first
+    gato.pictures = (PictureFit(side=48),)
+    assert generate(gato, "", learnt, max_tokens=9) != as_given
 
 
 def _after_one(gato: Gato, shown: list[np.ndarray]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.fitting import PictureFit
 from gato_lite.run import CONFIG_FILE, RunError, load, read_run_config
 from gato_lite.train.loop import Length
-from gato_lite.train.picture_fits import dataset_fit, mixture_fit, run_fit
+from gato_lite.train.picture_fits import dataset_fit, mixture_fits, run_fits
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.training import train_run
@@ -64,46 +64,53 @@ def test_the_first_picture_says_it_where_the_dataset_does_not(
     assert dataset_fit(corridor) is None
 
 
-def test_of_several_datasets_the_most_seen_fit_counts(tmp_path: Path, words: Dataset) -> None:
+def test_of_several_datasets_the_most_seen_fit_comes_first(tmp_path: Path, words: Dataset) -> None:
     small, large = pictures(tmp_path / "small", 32, 32), pictures(tmp_path / "large", 64, 64)
     again = pictures(tmp_path / "again", 32, 32)
-    assert mixture_fit([(words, 9.0), (small, 1.0), (large, 1.0)]) == PictureFit(side=32)
-    assert mixture_fit([(large, 1.0), (small, 1.0)]) == PictureFit(side=64)
-    assert mixture_fit([(large, 1.5), (small, 1.0), (again, 1.0)]) == PictureFit(side=32)
-    assert mixture_fit([(words, 1.0)]) is None
+    of_32, of_64 = PictureFit(side=32), PictureFit(side=64)
+    assert mixture_fits([(words, 9.0), (small, 1.0), (large, 1.0)]) == (of_32, of_64)
+    assert mixture_fits([(large, 1.0), (small, 1.0)]) == (of_64, of_32)
+    assert mixture_fits([(large, 1.5), (small, 1.0), (again, 1.0)]) == (of_32, of_64)
+    assert mixture_fits([(words, 1.0)]) == ()
 
 
 def test_a_run_remembers_it_when_its_data_is_gone(config: TrainConfig, tmp_path: Path, words: Dataset) -> None:
     data = pictures(tmp_path / "data", 32, 64, KEPT)
     run = trained(config, tmp_path / "run", words, data)
     shutil.rmtree(data.path)
-    assert read_run_config(run).training["pictures"] == {"side": 48, "keep_aspect": True}
-    assert run_fit(run) == load(run).pictures == KEPT
+    assert read_run_config(run).training["pictures"] == [{"side": 48, "keep_aspect": True}]
+    assert run_fits(run) == load(run).pictures == (KEPT,)
+
+
+def test_an_older_run_remembers_one_fit(config: TrainConfig, tmp_path: Path, words: Dataset) -> None:
+    run = trained(config, tmp_path / "run", words)
+    forget(run, pictures={"side": 48, "keep_aspect": True})
+    assert run_fits(run) == load(run).pictures == (KEPT,)
 
 
 def test_a_run_without_pictures_has_that_of_the_run_it_began_with(
     config: TrainConfig, tmp_path: Path, words: Dataset
 ) -> None:
     first = trained(config, tmp_path / "first", pictures(tmp_path / "data", 64, 64))
-    assert run_fit(trained(config, tmp_path / "second", words, init=first)) == PictureFit(side=64)
+    assert run_fits(trained(config, tmp_path / "second", words, init=first)) == (PictureFit(side=64),)
     other = pictures(tmp_path / "other", 32, 32)
-    assert run_fit(trained(config, tmp_path / "third", other, init=first)) == PictureFit(side=32)
-    assert run_fit(trained(config, tmp_path / "fourth", words)) is None
+    assert run_fits(trained(config, tmp_path / "third", other, init=first)) == (PictureFit(side=32),)
+    assert run_fits(trained(config, tmp_path / "fourth", words)) == ()
 
 
 def test_an_older_run_looks_into_its_data(config: TrainConfig, tmp_path: Path, words: Dataset) -> None:
     data = pictures(tmp_path / "data", 64, 64)
     run = trained(config, tmp_path / "run", words, data)
     forget(run)
-    assert run_fit(run) == PictureFit(side=64)
+    assert run_fits(run) == (PictureFit(side=64),)
     train_run(config, [(str(one.path), 1.0) for one in (words, data)], run, length=Length(steps=2), resume=True)
     shutil.rmtree(data.path)
-    assert run_fit(run) is None
+    assert run_fits(run) == ()
 
 
-def test_the_published_run_tells_the_size_of_its_pictures() -> None:
-    """Emoji and questions of 64 pixels, which its configuration says, as the data did not come with it."""
-    assert run_fit(Path("generalist")) == load("generalist").pictures == PictureFit(side=64)
+def test_the_published_run_tells_the_sizes_of_its_pictures() -> None:
+    """Emoji and questions of 64 pixels, digits and clothes of 28: its configuration says so, the data did not come."""
+    assert run_fits(Path("generalist")) == load("generalist").pictures == (PictureFit(side=64), PictureFit(side=28))
 
 
 @pytest.mark.parametrize("bad", [{"side": 0}, {"side": 64, "shape": "round"}, 64])
@@ -111,4 +118,4 @@ def test_what_a_run_remembers_is_checked(config: TrainConfig, tmp_path: Path, wo
     run = trained(config, tmp_path / "run", words)
     forget(run, pictures=bad)
     with pytest.raises(RunError, match=r"run/config\.json: training\.pictures: "):
-        run_fit(run)
+        run_fits(run)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 EXAMPLE: Final = """\
 gato-lite train quick --out runs/words --minutes 2
 gato-lite prompt runs/words "The king said" --max-tokens 40 --temperature 0.8
+gato-lite prompt generalist --image digit.png "Which class is this?"
+gato-lite prompt generalist "Translate to Italian: extensive documentation;"
 echo '{"prompt": "The king"}' | gato-lite prompt runs/words --requests - --max-tokens 8"""
 
 SHIPPED_SIZE: Final = 32
@@ -44,7 +46,8 @@ class Options:
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """Folder of the run; or generalist, which comes with the package."""
     text: Positional[Annotated[str, arg(metavar="TEXT")]] = ""
-    """What to continue or to answer; after a picture, a question about it or the beginning of its caption."""
+    """What to continue or to answer; after a picture, a question about it ("Which class is this?" for its class) or the
+    beginning of its caption."""
     image: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="PNG")] = ()
     """A picture that stands before the text; may be given several times."""
     choice: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT")] = ()
@@ -68,7 +71,7 @@ class Options:
     """A text before which an answer ends; may be given several times."""
     image_size: Annotated[int | None, arg(metavar="N")] = None
     """Side in pixels of the square that pictures are fitted into, or whose area they have at most if the run's pictures
-    kept their aspect; None takes the size of the pictures the run was trained on."""
+    kept their aspect; None leaves those of a size that the run was trained on, and takes the commonest for others."""
     json: bool = False
     """Write JSON; with --choice it says the log-likelihood of each in nats."""
 
@@ -150,36 +153,50 @@ def _said(
 
 def _eyes(options: Options, gato: Gato) -> Callable[[Path], Picture]:
     """What turns a file into a picture such as the run was trained on, small enough for many to wait."""
-    from gato_lite.fitting import fit
+    from gato_lite.fitting import fit_one_of
     from gato_lite.train.pictures import decode_picture
 
     @functools.cache
-    def how() -> PictureFit:
-        gato.pictures = _fit_of(options, gato)
+    def fits() -> tuple[PictureFit, ...]:
+        gato.pictures = _fits_of(options, gato)
         return gato.pictures
 
     if options.image_size is not None:
-        how()
-    return lambda path: fit(decode_picture(path), how())
+        fits()
+
+    def see(path: Path) -> Picture:
+        picture = decode_picture(path)
+        first, *others = fits()
+        if others and not any(how.leaves(*picture.shape[:2]) for how in fits()):
+            sides = " and ".join(str(how.side) for how in others)
+            print_note(
+                f"{path}: fitted to {first.side} pixels; the run has learnt pictures of {sides} too, which "
+                f"--image-size {others[0].side} takes"
+            )
+        return fit_one_of(picture, fits())
+
+    return see
 
 
-def _fit_of(options: Options, gato: Gato) -> PictureFit:
+def _fits_of(options: Options, gato: Gato) -> tuple[PictureFit, ...]:
     """How a prompt's pictures are fitted: as the run's were, to another size where that is asked for."""
     from gato_lite.fitting import PictureFit
-    from gato_lite.train.picture_fits import run_fit
+    from gato_lite.train.picture_fits import run_fits
 
-    how = run_fit(options.run)
-    if how is None and options.image_size is None:
+    fits = run_fits(options.run)
+    size = options.image_size
+    if size is None and fits:
+        return fits
+    if size is None:
         print_note(
             f"no pictures are known that '{options.run}' was trained on: fitting into squares of {SHIPPED_SIZE} "
             "pixels, as the shipped ones; --image-size N takes others"
         )
-    how = how or PictureFit(side=SHIPPED_SIZE)
-    side = how.side if options.image_size is None else options.image_size
+        size = SHIPPED_SIZE
     largest = gato.config.patch_size * math.isqrt(gato.config.context_length - 1)
-    if not 1 <= side <= largest:
-        raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {side}")
-    return PictureFit(side=side, keep_aspect=how.keep_aspect)
+    if not 1 <= size <= largest:
+        raise ValueError(f"--image-size must be in 1..{largest}, what the run's context holds, got {size}")
+    return (PictureFit(side=size, keep_aspect=bool(fits) and fits[0].keep_aspect),)
 
 
 def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture]) -> None:
