@@ -522,11 +522,11 @@ def test_pictures_of_any_aspect(capsys, tmp_path, monkeypatch):
 
     seen = []
 
-    def watched(pixels, how, fit=fitting.fit):
-        seen.append(fit(pixels, how).shape)
-        return fit(pixels, how)
+    def watched(pixels, fits, fit=fitting.fit_one_of):
+        seen.append(fit(pixels, fits).shape)
+        return fit(pixels, fits)
 
-    monkeypatch.setattr(fitting, "fit", watched)
+    monkeypatch.setattr(fitting, "fit_one_of", watched)
     for size in ([], ["--image-size", 64]):
         assert told(capsys, "prompt", run, "--image", source / "red.png", "--max-tokens", 2, *size)[::2] == (0, "")
     assert seen == [(16, 48, 3), (32, 96, 3)]
