@@ -406,6 +406,25 @@ def test_chat(capsys, run, tmp_path, monkeypatch):
     assert turns[0]["text"] == told(capsys, "prompt", run, "The fog", "--max-tokens", 4)[1].removesuffix("\n")
 
 
+@pytest.mark.parametrize("json_too", [True, False])
+def test_a_chat_goes_on_after_what_it_cannot_answer(capsys, run, tmp_path, monkeypatch, json_too):
+    how = ["prompt", run, "--chat", "--max-tokens", 4, *(["--json"] if json_too else [])]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"The fog\n/image {tmp_path / 'none.png'}\n{'fog ' * 9999}\nand?\n"))
+    code, out, err = told(capsys, *how)
+    monkeypatch.setattr("sys.stdin", io.StringIO("The fog\nand?\n"))
+    assert code == 1
+    expected = told(capsys, *how)[1]
+    if json_too:
+        kept = [line for line in out.splitlines() if "error" not in json.loads(line)]
+        assert len(out.splitlines()) == len(kept) + 2
+        assert "none.png" in out
+        assert kept == expected.splitlines()
+    else:
+        assert out == expected
+        assert "none.png" in err
+        assert "shorten the text" in err
+
+
 def test_prompt(capsys, run, tmp_path):
     code, out, err = told(capsys, "prompt", run, "The fog", "--max-tokens", 5, "--json")
     assert (code, err) == (0, "")

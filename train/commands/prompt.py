@@ -108,13 +108,12 @@ def run(options: Options) -> int:
 
     gato = load(options.run)
     see = _eyes(options, gato)
-    if options.chat:
-        _chat(options, gato, see)
-        return 0
     how: dict[str, Any] = {  # Any: options
         name: getattr(options, name) for name in ("max_tokens", "temperature", "top_p", "seed", "stop", "beams")
     }
     generate(gato, [], choices=options.choice or None, **how)  # what no prompt can have is refused at once
+    if options.chat:
+        return _chat(options, gato, see)
     if options.requests is not None:
         return _answer(options, see, lambda asked: _said(gato, asked, options.choice, how), options.requests)
     shown = [see(path) for path in options.image]
@@ -199,23 +198,31 @@ def _fits_of(options: Options, gato: Gato) -> tuple[PictureFit, ...]:
     return (PictureFit(side=size, keep_aspect=bool(fits) and fits[0].keep_aspect),)
 
 
-def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture]) -> None:
+def _chat(options: Options, gato: Gato, see: Callable[[Path], Picture]) -> int:
+    """Answers line after line; one that cannot be answered leaves the conversation as it was. 1 if there was one."""
     from gato_lite.chat import Chat
 
     chat = Chat(gato, temperature=options.temperature, top_p=options.top_p, seed=options.seed)
     image: Picture | None = None
+    failed = 0
+    told = None if options.json else _write
     for line in _lines("you> "):
         word, _, rest = line.partition(" ")
-        if word == "/image":
-            image = see(Path(rest.strip()))
+        try:
+            if word == "/image":
+                image = see(Path(rest.strip()))
+                continue
+            text = chat.say(line, image, max_tokens=options.max_tokens, stop=options.stop, on_text=told)
+        except (ValueError, OSError) as error:
+            failed, why = 1, describe(error) if isinstance(error, OSError) else str(error)
+            if options.json:
+                _write(json.dumps({"prompt": line, "error": why}, ensure_ascii=False) + "\n")
+            else:
+                print_note(f"gato-lite: {why}")
             continue
-        told = None if options.json else _write
-        text = chat.say(line, image, max_tokens=options.max_tokens, stop=options.stop, on_text=told)
         image = None
-        if options.json:
-            sys.stdout.write(json.dumps({"prompt": line, "text": text}, ensure_ascii=False))
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        _write((json.dumps({"prompt": line, "text": text}, ensure_ascii=False) if options.json else "") + "\n")
+    return failed
 
 
 def _lines(greeting: str) -> Iterator[str]:
