@@ -12,10 +12,10 @@ from typing import Final
 
 from gato_lite.envs import atari, babyai, box2d, classic, deepmind, metaworld, mujoco, pixels, sokoban
 from gato_lite.envs.own import VARIABLE, own_tasks
-from gato_lite.envs.task import Task, reported_success, suite_of
+from gato_lite.envs.task import Task, by_suite, reported_success, suite_of
 from gato_lite.names import unknown_name
 
-__all__ = ["ANY_GYMNASIUM", "TASKS", "Task", "all_tasks", "find_tasks", "reported_success", "suite_of"]
+__all__ = ["ANY_GYMNASIUM", "TASKS", "Task", "all_tasks", "by_suite", "find_tasks", "reported_success", "suite_of"]
 
 SUITES: Final = (classic, box2d, mujoco, babyai, metaworld, sokoban, pixels, atari, deepmind)
 """The files that list tasks."""

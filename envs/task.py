@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -229,6 +229,14 @@ def reported_success(info: dict[str, Any]) -> bool | None:
 def suite_of(name: str) -> str:
     """The suite of the task of this name."""
     return "gym" if name.startswith("gym:") or "/" not in name else name.split("/", maxsplit=1)[0]
+
+
+def by_suite(names: Iterable[str]) -> dict[str, list[str]]:
+    """Tasks by suite, in their order."""
+    suites: dict[str, list[str]] = {}
+    for name in names:
+        suites.setdefault(suite_of(name), []).append(name)
+    return suites
 
 
 @functools.cache

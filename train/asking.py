@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from gato_lite.envs.dataset import Dataset
-from gato_lite.envs.task import suite_of
+from gato_lite.envs.task import by_suite
 from gato_lite.run import RunError
 from gato_lite.train.console import to_json, write_whole
 from gato_lite.train.datasets import make_mixture, weighted_sources
@@ -162,7 +162,4 @@ def _cpu_seconds() -> float:
 
 def _by_suite(shares: Mapping[str, float]) -> dict[str, float]:
     """Means over the tasks of each suite."""
-    suites: dict[str, list[float]] = {}
-    for name, share in shares.items():
-        suites.setdefault(suite_of(name), []).append(share)
-    return {suite: sum(values) / len(values) for suite, values in suites.items()}
+    return {suite: sum(shares[name] for name in names) / len(names) for suite, names in by_suite(shares).items()}

@@ -11,15 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gato_lite.train.published import PUBLISHED, plain_name
-from gato_lite.train.report_scores import (
-    THRESHOLDS,
-    by_suite,
-    interval_above,
-    scored_tasks,
-    shared_tasks,
-    shares_above,
-)
+from gato_lite.envs.catalogue import by_suite
+from gato_lite.train.published import PUBLISHED, plain_name, shared_tasks
+from gato_lite.train.report_scores import THRESHOLDS, interval_above, shares_above
 from gato_lite.train.scores import Scores, read_scores
 
 
@@ -40,7 +34,7 @@ def draw(scores: Scores, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "gato_lite"  # the same figures, the same file
     import matplotlib.pyplot as plt
 
-    scored = scored_tasks(scores)
+    scored = scores.scored_tasks
     if not scored:
         raise ValueError("expected scores with a normalised task to draw, got none; score tasks that have an expert")
     normalised = {name: scores.tasks[name].normalised for name in scored}

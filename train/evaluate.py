@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from gato_lite.envs.catalogue import Task, find_tasks
+from gato_lite.envs.catalogue import Task, by_suite, find_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.model import Gato
 from gato_lite.run import read_run_config
@@ -88,11 +88,8 @@ def evaluator(tasks: Sequence[Task], episodes: int = 8, n_of_suite: int = 10) ->
         episodes: of each task, on seeds that neither data nor a final evaluation has.
         n_of_suite: most tasks of a suite that are played, taken at equal distances.
     """
-    suites: dict[str, list[Task]] = {}
-    for task in tasks:
-        if task.reference is not None:
-            suites.setdefault(task.suite, []).append(task)
-    scored = [task for suite in suites.values() for task in suite[:: -(-len(suite) // n_of_suite)]]
+    known = {task.name: task for task in tasks if task.reference is not None}
+    scored = [known[name] for suite in by_suite(known).values() for name in suite[:: -(-len(suite) // n_of_suite)]]
 
     def evaluate(gato: Gato) -> dict[str, float]:
         outcomes = play(gato, jobs_of(scored, episodes, VALIDATION_SEED), n_slot=SLOTS, limit_s=TIME_LIMIT_S)

@@ -11,19 +11,18 @@ from statistics import mean
 from typing import Final
 
 from gato_lite.checkpoint import MODEL_FILE, read_manifest
-from gato_lite.envs.catalogue import suite_of
+from gato_lite.envs.catalogue import by_suite, suite_of
 from gato_lite.envs.format import Ability
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.shelf import GENERALIST
 from gato_lite.train.abilities import ability_of
 from gato_lite.train.card_facts import Facts
 from gato_lite.train.document_scores import DocumentScore
-from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name
-from gato_lite.train.report_scores import by_suite, scored_tasks, shared_tasks
-from gato_lite.train.report_sections import number, percent, short
+from gato_lite.train.published import JAT_SOURCE, PUBLISHED, plain_name, shared_tasks
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 from gato_lite.train.shelf import SHIPPED
 from gato_lite.train.templates import CLASS_PROMPT
+from gato_lite.train.wording import in_metric, number, percent, short
 
 WEAK: Final = 0.75
 """Mean normalised score below which a suite is called weak."""
@@ -173,7 +172,7 @@ def _scores(facts: Facts) -> str:
     parts = ["## What it reaches"]
     if scores.tasks:
         parts += [_how_measured(facts, scores), _suite_table(scores)]
-    if scored_tasks(scores):
+    if scores.scored_tasks:
         parts.append(f"![Share of tasks above each percentage of the expert's score]({facts.name}.svg)")
         parts.append(_published(scores))
     if scores.documents:
@@ -240,18 +239,15 @@ def _how_measured(facts: Facts, scores: Scores) -> str:
 
 
 def _suite_table(scores: Scores) -> str:
-    rows = [(name, suite) for name, suite in scores.suites.items() if suite.n_scored]
-    if scores.overall is not None and len(rows) > 1:
-        rows.append(("**all**", scores.overall))
     head = ("suite", "tasks", "mean", "median", "IQM", "tasks ≥ 50 % of the expert", "≥ 80 %", "≥ 90 %")
     body = [
         (
-            name,
+            "**all**" if name == "all" else name,
             str(suite.n_scored),
             *(_suite_value(suite, kind) for kind in ("mean", "median", "iqm")),
             *(_suite_share(suite, kind) for kind in ("above_50", "above_80", "above_90")),
         )
-        for name, suite in rows
+        for name, suite in scores.suite_rows
     ]
     return _table(head, body)
 
@@ -327,8 +323,7 @@ def _tasks(facts: Facts) -> str:
 
 def _task_row(name: str, score: TaskScore) -> tuple[str, ...]:
     """Success as a percentage, returns as numbers."""
-    is_share = score.success is not None and score.success == score.mean
-    ends = [percent(value) if is_share else number(value, 1) for value in (score.mean, score.random, score.expert)]
+    ends = [in_metric(score, value, 1) for value in (score.mean, score.random, score.expert)]
     return f"`{short(name)}`", *ends, _with_interval(score.normalised, score.low, score.high), str(score.episodes)
 
 

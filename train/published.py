@@ -10,7 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from gato_lite.envs.catalogue import by_suite
+
+if TYPE_CHECKING:
+    from gato_lite.train.scores import Scores
 
 JAT_SOURCE: Final = "Gallouédec et al. 2024 (JAT), model card of jat-project/jat"
 GATO_SOURCE: Final = "Reed et al. 2022 (GATO), section 4.1 and figure 5"
@@ -33,6 +38,15 @@ class Published:
 def plain_name(task: str) -> str:
     """A task's name by which suites agree: without suite, version, capitals and signs."""
     return re.sub(r"[^a-z0-9]", "", re.sub(r"-v\d+$", "", task.rpartition("/")[2]).lower())
+
+
+def shared_tasks(suite: str, published: Published, scores: Scores) -> list[str]:
+    """Tasks of a suite that both were scored on."""
+    return [
+        name
+        for name in by_suite(scores.tasks).get(suite, [])
+        if scores.tasks[name].normalised is not None and plain_name(name) in published.jat
+    ]
 
 
 def _scores(text: str) -> dict[str, float]:

@@ -21,13 +21,12 @@ from gato_lite.train.report_documents import DOES, abilities, document_section, 
 from gato_lite.train.report_scores import comparison_section, published_section, score_section
 from gato_lite.train.report_sections import (
     film_section,
-    number,
-    percent,
     picture_section,
     stream_section,
     text_section,
     versus,
 )
+from gato_lite.train.wording import number, percent
 
 if TYPE_CHECKING:
     from gato_lite.train.scores import Scores, SuiteScore

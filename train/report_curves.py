@@ -49,7 +49,7 @@ def curve_section(metrics: Metrics) -> str:
     if total is not None:
         smooth = Series("", total.x, _smooth(total.y))
         raw = Series("", total.x, total.y, "raw")
-        charts.append(_figure("Loss", "nats per target token", chart([raw, smooth])))
+        charts.append(figure("Loss", "nats per target token", chart([raw, smooth])))
     for key, title, unit in (
         ("loss_by_modality", "Loss by kind of target", "nats per target token"),
         ("score_by_suite", "Score during training", "0 random, 1 expert"),
@@ -58,7 +58,7 @@ def curve_section(metrics: Metrics) -> str:
         lines = _grouped(key, metrics, x)[:3]
         if lines:
             styled = [Series(s.name, s.x, _smooth(s.y) if "loss" in key else s.y, f"c{i}") for i, s in enumerate(lines)]
-            charts.append(_figure(title, unit, chart(styled)))
+            charts.append(figure(title, unit, chart(styled)))
     small = [_small(series) for series in _grouped("loss_by_task", metrics, x)]
     parts = [f'<div class="charts">{"".join(charts)}</div>' if charts else ""]
     if small:
@@ -189,6 +189,7 @@ def small_chart(name: str, number: str, told: str, points: Sequence[str]) -> str
     )
 
 
-def _figure(title: str, unit: str, svg: str) -> str:
+def figure(title: str, unit: str, svg: str) -> str:
+    """A chart under its title."""
     caption = f"{escape(title)} <span>· {escape(unit)}</span>"
     return f'<figure class="chart"><figcaption>{caption}</figcaption>{svg}</figure>'

@@ -8,7 +8,8 @@ from typing import Final
 
 from gato_lite.envs.format import Ability
 from gato_lite.train.document_scores import Answer, DocumentScore
-from gato_lite.train.report_sections import answered_picture, number, percent, versus
+from gato_lite.train.report_sections import answered_picture, versus
+from gato_lite.train.wording import number, percent
 
 DOES: Final[dict[Ability, str]] = {
     "caption": "names pictures",

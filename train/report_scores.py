@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
 import numpy as np
 
-from gato_lite.envs.catalogue import suite_of
-from gato_lite.train.published import GATO_SOURCE, JAT_SOURCE, PUBLISHED, Published, plain_name
-from gato_lite.train.report_curves import SMALL, small_chart, ticks
-from gato_lite.train.report_sections import number, percent, short, versus
+from gato_lite.envs.catalogue import by_suite
+from gato_lite.train.published import GATO_SOURCE, JAT_SOURCE, PUBLISHED, Published, plain_name, shared_tasks
+from gato_lite.train.report_curves import SMALL, figure, small_chart, ticks
+from gato_lite.train.report_sections import versus
 from gato_lite.train.scores import Comparison, Difference, Scores, SuiteScore, TaskScore, resampled_scores
 from gato_lite.train.statistics import interquartile_mean, interval, share_above
+from gato_lite.train.wording import FOLDED, in_metric, number, percent, short
 
-FOLDED: Final = 12
-"""Tasks of a suite that are shown without being asked for."""
 THRESHOLDS: Final = np.linspace(0.0, 1.0, 101)
 """Shares of the expert's score at which tasks are counted."""
 
@@ -33,14 +32,6 @@ def score_section(scores: Scores) -> str:
         rows = "".join(_score_row(name, scores.tasks[name], low, high) for name in names)
         parts.append(_folded(suite, _told(scores.suites.get(suite)), len(names), _table(axis, head, rows)))
     return "".join(parts)
-
-
-def by_suite(names: Iterable[str]) -> dict[str, list[str]]:
-    """Tasks by suite, in their order."""
-    suites: dict[str, list[str]] = {}
-    for name in names:
-        suites.setdefault(suite_of(name), []).append(name)
-    return suites
 
 
 def _folded(suite: str, told: str, n_task: int, table: str, *, closed: bool = False) -> str:
@@ -75,9 +66,8 @@ def _told(score: SuiteScore | None) -> str:
 
 
 def _score_row(name: str, score: TaskScore, low: float, high: float) -> str:
-    is_share = score.success is not None and score.success == score.mean
-    result = percent(score.mean) if is_share else f"{number(score.mean, 1)} ± {number(score.std, 1)}"
-    random, expert = (percent(v) if is_share else number(v, 1) for v in (score.random, score.expert))
+    result, random, expert = (in_metric(score, value, 1) for value in (score.mean, score.random, score.expert))
+    result += "" if score.is_share else f" ± {number(score.std, 1)}"
     told = f"random {random}, expert {expert}, {score.episodes} episodes"
     if score.failed:
         told += f", {score.failed} more failed"
@@ -124,17 +114,14 @@ def _bar(
 
 def _suite_table(scores: Scores) -> str:
     """Mean, median, interquartile mean and shares of tasks above the expert, of each suite and of all tasks."""
-    rows = [(name, score) for name, score in scores.suites.items() if score.n_scored]
-    if not rows:
+    if not scores.suite_rows:
         return ""
-    if scores.overall is not None and len(rows) > 1:
-        rows.append(("all", scores.overall))
     body = "".join(
         f'<tr class="{"all" if name == "all" else ""}"><td>{escape(name)}</td><td>{score.n_scored}</td>'
         + "".join(f"<td>{_with_interval(score, kind)}</td>" for kind in ("mean", "median", "iqm"))
         + "".join(f"<td>{_with_interval(score, kind)}</td>" for kind in ("above_50", "above_80", "above_90"))
         + "</tr>"
-        for name, score in rows
+        for name, score in scores.suite_rows
     )
     return (
         '<div class="wide"><table class="sums"><thead><tr><th>Suite</th><th>Tasks</th><th>Mean</th><th>Median</th>'
@@ -157,11 +144,6 @@ def _with_interval(score: SuiteScore, kind: str) -> str:
 # -- the threshold curve
 
 
-def scored_tasks(scores: Scores) -> list[str]:
-    """Tasks with a normalised score of known episodes."""
-    return [name for name, score in scores.tasks.items() if score.normalised is not None and scores.values.get(name)]
-
-
 def shares_above(normalised: Sequence[float | None]) -> list[float]:
     """Share of these scores at or above each of `THRESHOLDS` (Reed et al. 2022, figure 5)."""
     points = np.array(normalised, np.float64)
@@ -175,11 +157,11 @@ def interval_above(names: Sequence[str], scores: Scores) -> list[tuple[float, fl
 
 
 def _thresholds(scores: Scores) -> str:
-    scored = scored_tasks(scores)
+    scored = scores.scored_tasks
     if not scored:
         return ""
     line = shares_above([scores.tasks[name].normalised for name in scored])
-    figures = [_figure("All tasks", f"{len(scored)}", _curve(line, interval_above(scored, scores), len(scored)))]
+    figures = [figure("All tasks", f"{len(scored)}", _curve(line, interval_above(scored, scores), len(scored)))]
     suites = by_suite(scored)
     small = [
         _small_curve(suite, shares_above([scores.tasks[name].normalised for name in names]), len(names))
@@ -234,11 +216,6 @@ def _small_curve(suite: str, line: Sequence[float], n_task: int) -> str:
     points = [f"{width * x:.1f},{height - 2 - (height - 6) * y:.1f}" for x, y in zip(THRESHOLDS, line, strict=True)]
     told = escape(f"{suite}: {line[50]:.0%} of the tasks reach 50 %, {line[90]:.0%} reach 90 %")
     return small_chart(suite, f"{round(line[50] * n_task)}/{n_task}", told, points)
-
-
-def _figure(title: str, unit: str, svg: str) -> str:
-    caption = f"{escape(title)} <span>· {escape(unit)}</span>"
-    return f'<figure class="chart"><figcaption>{caption}</figcaption>{svg}</figure>'
 
 
 # -- two agents side by side
@@ -310,15 +287,6 @@ def published_section(scores: Scores) -> str:
     return f'{"".join(parts)}<p class="told">Sources: {escape(sources)}</p>' if parts else ""
 
 
-def shared_tasks(suite: str, published: Published, scores: Scores) -> list[str]:
-    """Tasks of a suite that both were scored on."""
-    return [
-        name
-        for name, score in scores.tasks.items()
-        if suite_of(name) == suite and score.normalised is not None and plain_name(name) in published.jat
-    ]
-
-
 def _beside(suite: str, published: Published, names: Sequence[str], scores: Scores) -> str:
     own = [scores.tasks[name].normalised or 0.0 for name in names]
     theirs = [published.jat[plain_name(name)] for name in names]
@@ -359,11 +327,7 @@ def films_worth_showing(scores: Scores) -> list[str]:
     """All tasks of a short suite; of a long one the weakest, the middle one and the strongest."""
     chosen: list[str] = []
     for names in by_suite(scores.tasks).values():
-        ranked = sorted(names, key=lambda name: _rank(scores.tasks[name]))
+        ranked = sorted(names, key=lambda name: scores.tasks[name].rank)
         few = {ranked[0], ranked[len(ranked) // 2], ranked[-1]}
         chosen += [name for name in names if len(names) <= FOLDED or name in few]
     return chosen
-
-
-def _rank(score: TaskScore) -> float:
-    return next((value for value in (score.normalised, score.mean) if value is not None), float("-inf"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gato_lite.train.token_rows import TokenRow, TokenStream, patch_png
+from gato_lite.train.wording import number, percent, short
 
 if TYPE_CHECKING:
     from gato_lite.train.language import CaptionScore, TextScore
@@ -27,25 +27,6 @@ LEGEND: Final = {
     "end": "end, separator",
 }
 """Kinds of tokens in words."""
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for people, with a true minus sign; a dash for None."""
-    return "–" if value is None else f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; 100 % is said of all alone."""
-    if value is None:
-        return "–"
-    if 0.995 <= value < 1.0:
-        return f"{math.floor(1000 * value) / 10:.1f}\u202f%"
-    return f"{100 * value:.0f}\u202f%"
-
-
-def short(name: str) -> str:
-    """A task's name without its suite."""
-    return name.rpartition("/")[2]
 
 
 def data_uri(kind: str, data: bytes) -> str:

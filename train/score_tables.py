@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gato_lite.envs.catalogue import by_suite
 from gato_lite.train.document_scores import DocumentScore
-from gato_lite.train.report_scores import FOLDED, by_suite
-from gato_lite.train.report_sections import number, percent, short
 from gato_lite.train.scores import Comparison, Difference, Scores, SuiteScore, TaskScore
+from gato_lite.train.wording import FOLDED, in_metric, number, percent, short
 
 WIDTH: Final = 10
 """Cells of a bar."""
@@ -29,7 +29,7 @@ def score_tables(scores: Scores, *, fold: bool) -> RenderableType:
         fold: whether of a long suite only the weakest tasks are shown.
     """
     parts: list[RenderableType] = [task_table(scores, fold=fold)] if scores.tasks else []
-    if any(suite.n_scored for suite in scores.suites.values()):
+    if scores.suite_rows:
         parts.append(suite_table(scores))
     parts += [
         comparison_table(found, fold=fold)
@@ -71,11 +71,11 @@ def task_table(scores: Scores, *, fold: bool = False) -> Table:
     groups = by_suite(scores.tasks)
     for suite, names in groups.items():
         table.add_row(*_suite_row(suite, len(names), scores.suites.get(suite)))
-        shown, rest = _folded(names, {name: _key(scores.tasks[name]) for name in names}, fold=fold)
+        shown, rest = _folded(names, {name: scores.tasks[name].rank for name in names}, fold=fold)
         for name in shown:
             table.add_row(*_task_row(name, scores.tasks[name]))
         if rest:
-            best = min(_key(scores.tasks[name]) for name in rest)
+            best = min(scores.tasks[name].rank for name in rest)
             table.add_row(Text(f"  and {len(rest)} more", style="dim"), "", Text(f"≥ {number(best)}", style="dim"))
         table.add_section()
     if len(groups) > 1:
@@ -103,16 +103,11 @@ def _folded(names: Sequence[str], keys: Mapping[str, float], *, fold: bool) -> t
     return ranked[:WEAKEST], ranked[WEAKEST:]
 
 
-def _key(score: TaskScore) -> float:
-    return next((value for value in (score.normalised, score.mean) if value is not None), float("-inf"))
-
-
 def _task_row(name: str, score: TaskScore) -> tuple[str | Text, ...]:
-    is_share = score.success is not None and score.success == score.mean
     value = score.normalised
     digits = 0 if max(abs(score.mean or 0.0), abs(score.expert or 0.0)) >= 100 else 1
-    result = percent(score.mean) if is_share else number(score.mean, digits)
-    if score.std is not None and not is_share:
+    result = in_metric(score, score.mean, digits)
+    if score.std is not None and not score.is_share:
         result += f" ± {number(score.std, digits)}"
     return (
         f"  {short(name)}",
@@ -120,7 +115,7 @@ def _task_row(name: str, score: TaskScore) -> tuple[str | Text, ...]:
         Text(number(value), style="bold"),
         "" if score.low is None else f"{number(score.low)}–{number(score.high)}",
         result + (f", {score.failed} failed" * bool(score.failed)),
-        percent(score.expert) if is_share else number(score.expert, digits),
+        in_metric(score, score.expert, digits),
     )
 
 
@@ -138,10 +133,7 @@ def suite_table(scores: Scores) -> Table:
     table.add_column("suite", no_wrap=True)
     for name in ("tasks", "mean", "median", "IQM", "50 %", "80 %", "90 %"):
         table.add_column(name, justify="right", no_wrap=True)
-    rows = [(name, suite) for name, suite in scores.suites.items() if suite.n_scored]
-    if scores.overall is not None and len(rows) > 1:
-        rows.append(("all", scores.overall))
-    for name, suite in rows:
+    for name, suite in scores.suite_rows:
         counts = (_count(suite, share) for share in (suite.above_50, suite.above_80, suite.above_90))
         kinds = (_interval(suite, kind) for kind in ("mean", "median", "iqm"))
         style = "bold" if name == "all" else ""

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from gato_lite.envs.catalogue import Task, suite_of
+from gato_lite.envs.catalogue import Task, by_suite
+from gato_lite.envs.format import Metric
 from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.rollout import Outcome
 from gato_lite.train.statistics import (
@@ -56,6 +57,20 @@ class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
     """Mean timesteps of an episode."""
     failed: int = 0
     """Further episodes that their environment broke."""
+    metric: Metric | None = None
+    """What `mean` is of; None in scores that were written before it was."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the task's metric is a share of its episodes; where that is not said, a mean of successes is."""
+        if self.metric is None:
+            return self.success is not None and self.success == self.mean
+        return self.metric == "success"
+
+    @property
+    def rank(self) -> float:
+        """By what tasks are ordered: the normalised score, or else the mean."""
+        return next((value for value in (self.normalised, self.mean) if value is not None), float("-inf"))
 
 
 class FailedEpisode(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +162,17 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     documents: dict[str, DocumentScore] = {}
     """What was named, answered, translated and written, by "vision/NAME" and "text/NAME"."""
 
+    @property
+    def suite_rows(self) -> list[tuple[str, SuiteScore]]:
+        """The suites with a normalised score, and of several "all"."""
+        rows = [(name, suite) for name, suite in self.suites.items() if suite.n_scored]
+        return rows if self.overall is None or len(rows) < 2 else [*rows, ("all", self.overall)]
+
+    @property
+    def scored_tasks(self) -> list[str]:
+        """Tasks with a normalised score of known episodes."""
+        return [name for name, score in self.tasks.items() if score.normalised is not None and self.values.get(name)]
+
 
 def summarise(tasks: Sequence[Task], outcomes: Iterable[Outcome], seed: int) -> Scores:
     """Scores of played episodes.
@@ -161,9 +187,6 @@ def summarise(tasks: Sequence[Task], outcomes: Iterable[Outcome], seed: int) -> 
         by_task[outcome.task].append(outcome)
     scores = {task.name: score_task(task, by_task[task.name], seed) for task in tasks}
     values = {task.name: [_metric(task, outcome) for outcome in by_task[task.name]] for task in tasks}
-    suites: dict[str, list[str]] = {}
-    for task in tasks:
-        suites.setdefault(task.suite, []).append(task.name)
     failed = [
         FailedEpisode(task=task.name, seed=outcome.seed, why=outcome.failed)
         for task in tasks
@@ -172,7 +195,7 @@ def summarise(tasks: Sequence[Task], outcomes: Iterable[Outcome], seed: int) -> 
     ]
     return Scores(
         tasks=scores,
-        suites={suite: score_suite(names, scores, values) for suite, names in suites.items()},
+        suites={suite: score_suite(names, scores, values) for suite, names in by_suite(scores).items()},
         failed=failed,
         overall=score_suite(list(scores), scores, values),
         values=values,
@@ -211,6 +234,7 @@ def score_task(task: Task, outcomes: Sequence[Outcome], seed: int) -> TaskScore:
         expert=expert,
         length=float(np.mean([outcome.length for outcome in whole])) if whole else None,
         failed=len(outcomes) - len(whole),
+        metric=task.metric,
     )
 
 
@@ -277,9 +301,7 @@ def compare(first: Scores, second: Scores, first_name: str, second_name: str) ->
     pairs = {name: found for name, found in pairs.items() if len(found)}
     scaled = {name: found for name, found in pairs.items() if first.tasks[name].normalised is not None}
     scaled = {name: _scaled(found, first.tasks[name]) for name, found in scaled.items()}
-    suites: dict[str, dict[str, Floats]] = {}
-    for name, found in scaled.items():
-        suites.setdefault(suite_of(name), {})[name] = found
+    suites = {suite: {name: scaled[name] for name in names} for suite, names in by_suite(scaled).items()}
     tasks = {
         name: _difference({name: scaled.get(name, found)}, normalised=name in scaled) for name, found in pairs.items()
     }

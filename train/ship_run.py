@@ -37,7 +37,6 @@ from gato_lite.train.model_card import model_card
 from gato_lite.train.plans import PLANS, Plan, find_plan
 from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
-from gato_lite.train.report_scores import scored_tasks
 from gato_lite.train.run_folder import LENGTHS
 from gato_lite.train.scores import read_scores
 from gato_lite.train.shelf import shipped_name
@@ -179,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
         published = publish(arguments.run, arguments.name, arguments.out)
         card.parent.mkdir(parents=True, exist_ok=True)
         card.write_text(model_card(facts, published), "utf-8")
-        if facts.scores is not None and scored_tasks(facts.scores):
+        if facts.scores is not None and facts.scores.scored_tasks:
             draw(facts.scores, card.with_name(f"{arguments.name}.svg"))
     except (ValueError, OSError) as error:
         sys.exit(f"ship_run: error: {error}")

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gato_lite.train.report_data import ReportData
-from gato_lite.train.report_sections import number, percent
 from gato_lite.train.score_tables import task_table
+from gato_lite.train.wording import number, percent
 
 
 def summary_table(data: ReportData, report: Path | None = None) -> RenderableType:

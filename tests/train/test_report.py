@@ -27,9 +27,10 @@ from gato_lite.train.pictures import encode_png
 from gato_lite.train.report import MAX_PAGE_BYTES, make_page, write_report
 from gato_lite.train.report_curves import MAX_POINTS, chart, curve_section, ticks
 from gato_lite.train.report_data import ReportData, collect_report
-from gato_lite.train.report_sections import number, percent, text_section
+from gato_lite.train.report_sections import text_section
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 from gato_lite.train.summary import summary_table
+from gato_lite.train.wording import number, percent
 
 VOID = {"meta", "img", "br", "col"}
 

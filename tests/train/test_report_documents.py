@@ -7,8 +7,8 @@ from gato_lite.train.pictures import encode_png
 from gato_lite.train.report import make_page
 from gato_lite.train.report_data import ReportData
 from gato_lite.train.report_documents import abilities, document_section, rivals
-from gato_lite.train.report_sections import percent
 from gato_lite.train.scores import Scores
+from gato_lite.train.wording import percent
 
 PNG = encode_png(np.zeros((8, 8, 3), np.uint8))
 ASKED = DocumentScore(

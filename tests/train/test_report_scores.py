@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gato_lite.envs.catalogue import suite_of
+from gato_lite.envs.catalogue import by_suite
 from gato_lite.train.card_figure import draw, main
-from gato_lite.train.model_card import _published
+from gato_lite.train.commands.play import _mean_row
+from gato_lite.train.model_card import _published, _task_row
 from gato_lite.train.report_scores import (
-    FOLDED,
     comparison_section,
     films_worth_showing,
     published_section,
@@ -22,6 +22,7 @@ from gato_lite.train.report_scores import (
 from gato_lite.train.score_tables import WEAKEST, score_tables
 from gato_lite.train.scores import Scores, TaskScore, compare, score_suite
 from gato_lite.train.statistics import interval, resampled_means
+from gato_lite.train.wording import FOLDED
 
 BABYAI = [f"babyai/Level{index}" for index in range(20)]
 
@@ -48,12 +49,9 @@ def scores(shares: dict[str, float], episodes: int = 20) -> Scores:
             expert=1.0,
         )
     listed: dict[str, list[float | None]] = {name: list(found.tolist()) for name, found in values.items()}
-    suites: dict[str, list[str]] = {}
-    for name in tasks:
-        suites.setdefault(suite_of(name), []).append(name)
     return Scores(
         tasks=tasks,
-        suites={suite: score_suite(names, tasks, listed) for suite, names in suites.items()},
+        suites={suite: score_suite(names, tasks, listed) for suite, names in by_suite(tasks).items()},
         overall=score_suite(list(tasks), tasks, listed),
         values=listed,
     )
@@ -187,6 +185,21 @@ def test_tables_of_nothing_known_can_be_shown() -> None:
     out = shown(Scores(tasks={"toy/Taxi": bare}, suites={}), 80, fold=True)
     assert "Taxi" in out
     assert "2 failed" in out
+
+
+def test_a_return_that_equals_the_share_of_successes_is_no_percentage() -> None:
+    found = scores({"toy/FrozenLake": 0.5, "toy/Taxi": 0.5})
+    metrics = {"toy/FrozenLake": "return", "toy/Taxi": "success"}
+    tasks = {name: msgspec.structs.replace(score, metric=metrics[name]) for name, score in found.tasks.items()}
+    page = score_section(msgspec.structs.replace(found, tasks=tasks))
+    assert '<td class="raw">0.5 ± 0.5</td>' in page
+    assert '<td class="raw">50\u202f%</td>' in page
+    table = shown(msgspec.structs.replace(found, tasks=tasks), 120, fold=False)
+    assert re.search(r"FrozenLake .* 0\.5 ± 0\.5 ", table)
+    assert re.search(r"Taxi .* 50\u202f% ", table)
+    for row in (_task_row, _mean_row):
+        told = [row(name, score) for name, score in tasks.items()]
+        assert ["50\u202f%" in cells for cells in told] == [False, True]
 
 
 def test_a_cards_figure(tmp_path):

@@ -12,7 +12,7 @@ from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.format import Score
 from gato_lite.envs.task import Measured
 from gato_lite.train.rollout import Outcome
-from gato_lite.train.scores import Scores, compare, read_scores, require_shared, score_task, summarise
+from gato_lite.train.scores import Scores, TaskScore, compare, read_scores, require_shared, score_task, summarise
 
 
 def score(mean: float) -> Score:
@@ -60,6 +60,19 @@ def test_success_is_what_counts_where_it_is_the_metric() -> None:
     found = score_task(task, outcomes(task.name, [0.5, 9.0], [True, False]), 0)
     assert found.mean == found.success == 0.5
     assert found.normalised == pytest.approx((0.5 - 0.1) / 0.6)
+
+
+@pytest.mark.usefixtures("scale")
+def test_a_score_knows_its_metric_and_guesses_where_it_was_not_written() -> None:
+    (task,) = tasks("toy/FrozenLake")
+    played = outcomes(task.name, [0.0, 1.0], [False, True])
+    by_return, by_success = (score_task(replace(task, metric=metric), played, 0) for metric in ("return", "success"))
+    assert by_return.mean == by_return.success
+    assert (by_return.is_share, by_success.is_share) == (False, True)
+    stored = msgspec.to_builtins(by_return)
+    del stored["metric"]
+    assert msgspec.convert(stored, TaskScore).is_share
+    assert not msgspec.convert({**stored, "mean": 0.7}, TaskScore).is_share
 
 
 @pytest.mark.usefixtures("scale")

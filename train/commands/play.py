@@ -164,9 +164,8 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 
 def _mean_row(name: str, score: TaskScore) -> tuple[str, ...]:
     """The task's metric: its mean return, or the share of its episodes that succeeded."""
-    from gato_lite.train.report_sections import number, percent
+    from gato_lite.train.wording import in_metric, number
 
-    is_share = score.success is not None and score.success == score.mean
-    shown = [percent(value) if is_share else number(value) for value in (score.mean, score.random, score.expert)]
+    shown = [in_metric(score, value) for value in (score.mean, score.random, score.expert)]
     interval = "" if score.low is None else f"{number(score.low)}–{number(score.high)}"
     return name, str(score.episodes), *shown, number(score.normalised), interval
