@@ -19,7 +19,7 @@ from jaxtyping import Int64
 
 from gato_lite.envs.columns import BadValue, column_name, stack
 from gato_lite.envs.episodes import Episodes
-from gato_lite.envs.folder import claim, replacing, sweep
+from gato_lite.envs.folder import claim, sweep
 from gato_lite.envs.format import (
     INFO_FILE,
     Ability,
@@ -44,6 +44,7 @@ from gato_lite.envs.parts import (
 from gato_lite.fitting import PictureFit
 from gato_lite.lock import FolderLock
 from gato_lite.spaces import AnySpace, leaf_spaces, lone_surrogate, require_leaf, space_from_json
+from gato_lite.whole import replacing
 
 __all__ = [
     "Dataset",

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from gato_lite.envs.format import Metric
+from gato_lite.whole import replacing
 
 Frame = npt.NDArray[np.uint8]
 """(H, W, 3) pixels."""
@@ -235,22 +236,18 @@ def write_film(frames: Sequence[Frame], path: Path | str, *, fps: float, max_byt
     height, width = next(iter(sizes))[:2]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.mp4")
-    try:
+    with replacing(path) as temporary:
         for quality in _QUALITIES:
-            _encode(frames, (width, height), fps, quality, partial)
-            if partial.stat().st_size <= max_bytes:
+            _encode(frames, (width, height), fps, quality, temporary)
+            if temporary.stat().st_size <= max_bytes:
                 break
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path.stat().st_size
 
 
 def _encode(frames: Sequence[Frame], size: tuple[int, int], fps: float, quality: int, path: Path) -> None:
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:g}", "-i", "-"]
     coding = ["-c:v", "libx264", "-preset", "medium", "-tune", "animation", "-crf", str(quality), "-threads", "1"]
-    output = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-an", "-map_metadata", "-1", str(path)]
+    output = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-an", "-map_metadata", "-1", "-f", "mp4", str(path)]
     command = [ffmpeg(), "-y", "-hide_banner", "-loglevel", "error", *source, *coding, *output]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -1,6 +1,6 @@
 """Writing into a dataset folder so that nothing half-written is ever taken for whole.
 
-Every file is written under a temporary name, forced to disk and renamed. Writers hold the folder's lock.
+Every file is written whole (`gato_lite.whole`). Writers hold the folder's lock.
 
 A dataset that replaces another lies beside it in the same folder, its parts numbered from 500000 where the old ones are
 numbered from 0 and the other way round. The one rename of `dataset.json` changes from the old to the new; a kill before
@@ -9,44 +9,16 @@ it leaves the old one whole, a kill after it the new one. What neither lists is 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from gato_lite.envs.format import INFO_FILE, PART_NAME, DatasetError, DatasetInfo, read_info
 from gato_lite.lock import FolderLock
+from gato_lite.whole import final_name, sync
 
 OTHER_FIRST_PART: Final = 500_000
 """Number of the first part of a dataset that replaces one with parts from 0."""
-_TEMPORARY_NAME: Final = re.compile(rf"\.({PART_NAME.pattern}|{re.escape(INFO_FILE)})\.[0-9]+\.tmp")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which becomes `path` when the block ends well and is removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Force the names in a folder to disk."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lambda _: False) -> int:
@@ -117,7 +89,7 @@ def sweep(out: Path, *, is_wanted: Callable[[Path], bool] = lambda _: False) -> 
         stale = is_ours(file) and file.name not in {INFO_FILE, FolderLock.NAME, *listed}
         if stale and not (PART_NAME.fullmatch(file.name) and is_wanted(file)):
             file.unlink(missing_ok=True)
-    sync_folder(out)
+    sync(out)
 
 
 def _whole(out: Path) -> DatasetInfo | None:
@@ -130,5 +102,5 @@ def _whole(out: Path) -> DatasetInfo | None:
 
 def is_ours(file: Path) -> bool:
     """Whether `file` has a name that a dataset's files have."""
-    named = file.name in {INFO_FILE, FolderLock.NAME} or PART_NAME.fullmatch(file.name) is not None
-    return named or _TEMPORARY_NAME.fullmatch(file.name) is not None
+    name = final_name(file.name)
+    return name in {INFO_FILE, FolderLock.NAME} or PART_NAME.fullmatch(name) is not None

@@ -18,9 +18,9 @@ from jaxtyping import Int64
 from gato_lite.envs.claims import claimed_bytes, plain_type, string_bytes, too_large
 from gato_lite.envs.columns import Column, Role, column_name, from_arrow, list_array, per_value, to_arrow
 from gato_lite.envs.episodes import Episodes
-from gato_lite.envs.folder import replacing
 from gato_lite.envs.format import DatasetError, Part
 from gato_lite.spaces import AnySpace, leaf_spaces
+from gato_lite.whole import file_sha256, replacing
 
 _METADATA_KEY = b"gato_lite"
 
@@ -144,9 +144,7 @@ def _write(path: Path, table: pa.Table, metadata: Mapping[str, Any] | None) -> N
 
 def describe(path: Path, *, rows: int, timesteps: int) -> Part:
     """Size and digest of a part on disk."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Part(file=path.name, rows=rows, timesteps=timesteps, size=path.stat().st_size, sha256=digest)
+    return Part(file=path.name, rows=rows, timesteps=timesteps, size=path.stat().st_size, sha256=file_sha256(path))
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gato_lite.envs.experts import AnyEnv, Clipped, Expert, Rule
-from gato_lite.envs.folder import replacing
 from gato_lite.names import unknown_name
+from gato_lite.whole import replacing
 
 Array = npt.NDArray[np.float64]
 

@@ -28,11 +28,11 @@ from gymnasium import spaces
 from gato_lite.envs.catalogue import all_tasks, find_tasks
 from gato_lite.envs.episodes import EpisodeBuilder
 from gato_lite.envs.experts import AnyEnv, Expert, ExpertFailedError, RandomExpert
-from gato_lite.envs.folder import replacing
 from gato_lite.envs.format import Score, versions, write_json
 from gato_lite.envs.play import play_episode
 from gato_lite.envs.seeds import REFERENCE_SEED
 from gato_lite.envs.task import PACKAGES, Measured, ScoresFile, Task, read_scores, references
+from gato_lite.whole import replacing
 
 EPISODES: Final = 200
 """Episodes of each policy."""

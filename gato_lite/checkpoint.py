@@ -14,7 +14,6 @@ SHA-256 of the other three). Decisions:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -34,6 +33,7 @@ from safetensors.torch import save_file
 from gato_lite import __version__
 from gato_lite.format_version import later_version
 from gato_lite.tensor_files import is_pickle, not_finite, read_finite_tensors, shortened, storable
+from gato_lite.whole import file_sha256, sync
 
 FORMAT_VERSION: Final = 1
 """Version of the folder's format; a reader refuses later ones."""
@@ -147,8 +147,8 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _sync(folder)
-    _sync(folder.parent)
+    sync(folder)
+    sync(folder.parent)
     older = [other for other in list_checkpoints(run) if other < step]
     for other in older[: max(0, len(older) - (keep - 1))]:
         _remove(folder / f"step_{other}")
@@ -162,12 +162,13 @@ def _write_files(
     _save_tensors(model, folder / MODEL_FILE)
     _save_tensors(optimizer, folder / OPTIMIZER_FILE)
     (folder / STATE_FILE).write_bytes(state)
-    files = {name: _record(folder / name) for name in _NAMES}
+    paths = {name: folder / name for name in _NAMES}
+    files = {name: FileRecord(size=path.stat().st_size, sha256=file_sha256(path)) for name, path in paths.items()}
     manifest = Manifest(format_version=FORMAT_VERSION, gato_lite=__version__, step=step, files=files)
     (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     for name in (*_NAMES, MANIFEST_FILE):
-        _sync(folder / name)
-    _sync(folder)
+        sync(folder / name)
+    sync(folder)
 
 
 def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -228,7 +229,7 @@ def set_aside_after(run: Path | str, step: int) -> list[Path]:
             target = folder / f"aside_step_{later}_{number}"
         moved.append((folder / f"step_{later}").rename(target))
     if moved:
-        _sync(folder)
+        sync(folder)
     return moved
 
 
@@ -324,9 +325,8 @@ def _file_problem(path: Path, expected: FileRecord) -> str | None:
     size = path.stat().st_size
     if size != expected.size:
         return f"{path}: expected {expected.size} bytes, found {size}: the file is truncated or altered"
-    found = _record(path)
-    if found.sha256 != expected.sha256:
-        return f"{path}: expected SHA-256 {expected.sha256}, found {found.sha256}: the file is altered"
+    if (found := file_sha256(path)) != expected.sha256:
+        return f"{path}: expected SHA-256 {expected.sha256}, found {found}: the file is altered"
     return None
 
 
@@ -350,23 +350,6 @@ def read_state(folder: Path) -> dict[str, Any]:  # Any: JSON
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def _record(path: Path) -> FileRecord:
-    """Size and hash of a file."""
-    with path.open("rb") as file:
-        return FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _sync(path: Path) -> None:
-    """Has the system put a file or a folder's entries on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no such call for folders
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _hidden(folder: Path, step: int) -> Path:

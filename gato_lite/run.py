@@ -8,7 +8,6 @@ RUN/checkpoints/      see `gato_lite.checkpoint`
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -29,6 +28,7 @@ from gato_lite.shelf import named_run
 from gato_lite.spaces import AnySpace, space_from_json, space_to_json
 from gato_lite.tensor_files import shortened
 from gato_lite.tokenizers.vocabulary import Vocabulary
+from gato_lite.whole import replacing
 
 FORMAT_VERSION: Final = 1
 CONFIG_FILE: Final = "config.json"
@@ -114,12 +114,8 @@ def write_run(run: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
         CONFIG_FILE: msgspec.json.format(msgspec.json.encode(config), indent=1),
     }
     for name, data in files.items():
-        partial = run / f".{name}.partial"
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(run / name)
+        with replacing(run / name) as temporary:
+            temporary.write_bytes(data)
 
 
 def read_run_config(run: Path | str) -> RunConfig:

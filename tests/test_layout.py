@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "gato_lite.lock",
         "gato_lite.spaces",
         "gato_lite.tokenizers",
+        "gato_lite.whole",
     },
 }
 """What of ours the files in a folder may import; train may import everything, gato_lite all but envs and train."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from gato_lite.whole import replacing
+
 PROGRAM: Final = "gato-lite"
 LINE_EVERY_S: Final = 30.0
 """Seconds between lines of progress where there is no terminal."""
@@ -68,11 +70,10 @@ def refuse_to_overwrite(paths: Sequence[Path | None], *, overwrite: bool) -> Non
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file under another name and renames it, so that it is never seen half-written."""
+    """Writes a file so that it is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import numpy as np
 from gato_lite.model import MODALITIES, Losses
 from gato_lite.run import run_folder
 from gato_lite.train.ranks import Ranks
+from gato_lite.whole import replacing
 
 METRICS_FILE: Final = "metrics.jsonl"
 """Lines of metrics in a run's folder."""
@@ -132,9 +133,8 @@ def drop_lines_after(run: Path, step: int) -> None:
         return
     lines = _whole_lines(path)
     kept = [text for text, line in lines if isinstance(line.get("step"), int) and line["step"] <= step]
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(b"".join(text + b"\n" for text in kept))
-    partial.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"".join(text + b"\n" for text in kept))
 
 
 @dataclass

@@ -27,6 +27,7 @@ from gato_lite.train.report_sections import (
     versus,
 )
 from gato_lite.train.wording import number, percent
+from gato_lite.whole import replacing
 
 if TYPE_CHECKING:
     from gato_lite.train.scores import Scores, SuiteScore
@@ -59,9 +60,8 @@ def write_report(path: Path | str, data: ReportData) -> Path:
             f"the report would be {len(page) / 1e6:.1f} MB, expected at most {MAX_PAGE_BYTES / 1e6:.0f}; pass fewer "
             "pictures, texts or streams (films are kept below 14 MB by themselves)"
         )
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(page)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(page)
     return path
 
 

@@ -33,6 +33,7 @@ from gato_lite.train.asking import FOLDER as ASKED_FOLDER
 from gato_lite.train.loop import Length
 from gato_lite.train.metrics import METRICS_FILE
 from gato_lite.train.settings import TrainConfig
+from gato_lite.whole import final_name
 
 RUN_ENTRIES: Final = frozenset(
     {
@@ -154,9 +155,8 @@ def _run_entries(out: Path) -> tuple[list[Path], list[Path]]:
     ours: list[Path] = []
     others: list[Path] = []
     for entry in sorted(entry for entry in out.iterdir() if entry.name != FolderLock.NAME):
-        known = entry.name in RUN_ENTRIES or entry.name.startswith("events.out.tfevents.")
-        partial = entry.name.startswith(".") and entry.name.endswith(".partial")
-        (ours if known or partial else others).append(entry)
+        known = final_name(entry.name) in RUN_ENTRIES or entry.name.startswith("events.out.tfevents.")
+        (ours if known else others).append(entry)
     return ours, others
 
 

@@ -3,24 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
-from gato_lite.envs.folder import OTHER_FIRST_PART, claim, part_number, replacing
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "dataset.json"
-
-    def fail():
-        with replacing(file) as temporary:
-            temporary.write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-    with replacing(file) as temporary:
-        temporary.write_text("whole")
-        assert not file.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+from gato_lite.envs.folder import OTHER_FIRST_PART, claim, part_number
 
 
 def test_claim_leaves_other_files_alone(tmp_path):

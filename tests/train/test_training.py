@@ -177,6 +177,18 @@ def test_what_is_no_run_is_never_overwritten(small: TrainConfig, corridor: Datas
     assert (tmp_path / "letters.txt").read_text(encoding="utf-8") == "dear"
 
 
+def test_what_a_kill_left_half_written_goes_with_the_run(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
+    data, out = [(str(corridor.path), 1.0)], tmp_path / "run"
+    train_run(small, data, out, length=Length(steps=1))
+    for name in (".config.json.12.tmp", ".metrics.jsonl.partial"):
+        (out / name).write_text("{")
+    train_run(small, data, out, length=Length(steps=1), overwrite=True)
+    assert not [path.name for path in out.iterdir() if path.name.endswith((".tmp", ".partial"))]
+    (out / ".mine.tmp").write_text("dear")
+    with pytest.raises(FileExistsError, match="holds '.mine.tmp', which no run writes"):
+        train_run(small, data, out, length=Length(steps=1), overwrite=True)
+
+
 def test_data_inside_the_run_is_never_overwritten(small: TrainConfig, corridor: Dataset, tmp_path: Path) -> None:
     out = train_run(small, [(str(corridor.path), 1.0)], tmp_path / "run", length=Length(steps=1))
     inside = out / "data"

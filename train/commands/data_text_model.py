@@ -35,6 +35,7 @@ def run(options: Options) -> None:
     """Trains and writes the model."""
     from gato_lite.tokenizers.text import TextTokenizer, train_text_model
     from gato_lite.train.console import bar
+    from gato_lite.whole import replacing
 
     if not options.files:
         raise ValueError("expected text to learn from: files, folders, or datasets such as text")
@@ -51,12 +52,8 @@ def run(options: Options) -> None:
                     yield text
                 show(index + 1, len(options.files))
 
-    partial = options.out.with_name(f".{options.out.name}.partial")
-    try:
-        model = TextTokenizer(train_text_model(counted(), options.pieces, partial))
-        partial.replace(options.out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(options.out) as temporary:
+        model = TextTokenizer(train_text_model(counted(), options.pieces, temporary))
     print(f"{options.out}: {model.n_pieces} pieces learnt from {n_bytes:,} bytes of text")
 
 

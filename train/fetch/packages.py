@@ -7,7 +7,6 @@ that were noted when it came is not fetched again; what a killed client leaves i
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import io
 import lzma
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+
+from gato_lite.whole import file_sha256
 
 INSTALL: Final = {
     "npm": "Node.js with npm",
@@ -98,9 +99,7 @@ def fetch(package: Package, cache: Path) -> tuple[Path, Fetched]:
 
 
 def _describe(file: Path) -> Fetched:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Fetched(file=file.name, size=file.stat().st_size, sha256=digest)
+    return Fetched(file=file.name, size=file.stat().st_size, sha256=file_sha256(file))
 
 
 def _download(package: Package, folder: Path) -> Path:
