@@ -108,7 +108,7 @@ def find_made(block: Block) -> Made | None:
     return Made(part=part, counts=msgspec.convert(found["counts"], Counts))
 
 
-class Stage:
+class Studio:
     """A task's environment, which a process keeps from one block of the task to the next, and a block's expert."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Stage:
 
 def record_block(
     block: Block,
-    stage: Stage,
+    studio: Studio,
     lost: Mapping[int, str] | None = None,
     notice: Callable[[int, int], object] = lambda _seed, _kept: None,
 ) -> Made:
@@ -168,7 +168,7 @@ def record_block(
 
     Args:
         block: What to record.
-        stage: The process's environment.
+        studio: The process's environment.
         lost: Seeds that hung or ended a process, with the reason: they count as failed and are not played again.
         notice: Called before each episode with its seed and the number of episodes kept.
 
@@ -178,16 +178,16 @@ def record_block(
     """
     start = time.perf_counter()
     (task,) = find_tasks([block.task])
-    stage.set(task)
+    studio.set(task)
     attempts = _Attempts(task, block)
-    episodes = attempts.play(stage, lost or {}, notice)
+    episodes = attempts.play(studio, lost or {}, notice)
     metadata = {
         "identity": block.identity,
         "episodes": block.episodes,
         "timesteps": int(episodes.lengths.sum()),
         "counts": msgspec.to_builtins(attempts.counts),
     }
-    spaces = stage.env.observation_space, stage.env.action_space
+    spaces = studio.env.observation_space, studio.env.action_space
     part = write_episodes(block.path, episodes, *spaces, metadata)
     return Made(
         part=part,
@@ -215,7 +215,7 @@ class _Attempts:
         """What was left out."""
         return Counts(self.reasons.total(), self.skipped, dict(sorted(self.reasons.items())))
 
-    def play(self, stage: Stage, lost: Mapping[int, str], notice: Callable[[int, int], object]) -> Episodes:
+    def play(self, studio: Studio, lost: Mapping[int, str], notice: Callable[[int, int], object]) -> Episodes:
         """As many episodes as the block has."""
         first = block_seed(self.block.seed, self.block.index)
         for seed in range(first, first + BLOCK_SEEDS):
@@ -223,7 +223,7 @@ class _Attempts:
                 self._fail(seed, lost[seed], lost[seed])
             else:
                 notice(seed, len(self.kept))
-                self._try(stage, seed)
+                self._try(studio, seed)
             if len(self.kept) == self.block.episodes:
                 return concatenate_episodes(self.kept)
             if not self.kept and seed + 1 - first == _GIVE_UP_AFTER:
@@ -235,9 +235,9 @@ class _Attempts:
             f" the last: {self.last}"
         )
 
-    def _try(self, stage: Stage, seed: int) -> None:
+    def _try(self, studio: Studio, seed: int) -> None:
         try:
-            episode = stage.play(seed, self.block.time_limit_s)
+            episode = studio.play(seed, self.block.time_limit_s)
         except BadEpisodeError as error:
             if self.block.on_bad == "error":
                 raise BadEpisodeError(f"{self.task.name}, seed {seed}: {error}") from error
@@ -245,12 +245,12 @@ class _Attempts:
             self.last = str(error)
         except TimeLimitError as error:
             self._fail(seed, TIME_LIMIT, str(error))
-            stage.renew()
+            studio.renew()
         except ExpertFailedError as error:
             self._fail(seed, "expert failed", str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001  (environments and experts are anyone's)
             self._fail(seed, type(error).__name__, f"{type(error).__name__}: {error}")
-            stage.renew()
+            studio.renew()
         else:
             success = None if episode.success is None else bool(episode.success.all())
             total_reward = float(episode.rewards.sum())

@@ -22,7 +22,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Final, TypeAlias
 
-from gato_lite.envs.blocks import TIME_LIMIT, WORKER_DIED, Block, GivenUpError, Made, Stage, record_block
+from gato_lite.envs.blocks import TIME_LIMIT, WORKER_DIED, Block, GivenUpError, Made, Studio, record_block
 from gato_lite.envs.episodes import BadEpisodeError
 
 Outcome: TypeAlias = Made | GivenUpError | BadEpisodeError
@@ -58,12 +58,12 @@ def record_blocks(
 
 def _record_here(blocks: Sequence[Block], on_kept: Callable[[int], object]) -> Iterator[tuple[Block, Outcome]]:
     given_up: set[str] = set()
-    with contextlib.closing(Stage()) as stage:
+    with contextlib.closing(Studio()) as studio:
         for block in blocks:
             if block.task in given_up:
                 continue
             try:
-                yield block, record_block(block, stage, notice=lambda _, kept: on_kept(kept))
+                yield block, record_block(block, studio, notice=lambda _, kept: on_kept(kept))
             except (GivenUpError, BadEpisodeError) as error:
                 given_up.add(block.task)
                 yield block, error
@@ -258,7 +258,7 @@ def _work(connection: Connection, shared: Any) -> None:  # Any: as _Worker.share
         shared[1] = kept
         shared[0] = seed
 
-    stage = Stage()
+    studio = Studio()
     while True:
         try:
             block, lost = connection.recv()
@@ -266,7 +266,7 @@ def _work(connection: Connection, shared: Any) -> None:  # Any: as _Worker.share
             return
         outcome: Outcome | Exception
         try:
-            outcome = record_block(block, stage, lost, notice)
+            outcome = record_block(block, studio, lost, notice)
         except (GivenUpError, BadEpisodeError, OSError) as error:
             outcome = error
         except Exception as error:  # noqa: BLE001  (whatever it is, the parent says it; it may hold what cannot be sent)

@@ -1,4 +1,4 @@
-"""A run's folder, read side: `config.json`, the vocabulary, and the newest checkpoint, as a `Gato` that can act.
+"""A run's folder: `config.json`, the vocabulary, and the newest checkpoint, as a `Gato` that can act.
 
 RUN/config.json       the model's shape, the tasks it was trained on, how it was trained
 RUN/vocabulary.json   the id ranges and the text model's hash
@@ -85,14 +85,14 @@ def run_and_step(path: Path | str) -> tuple[Path, int | None]:
     """The folder of a run, and the step where `path` is that of one of its checkpoints.
 
     Raises:
-        FileNotFoundError: as `run_folder`.
+        FileNotFoundError: as `find_run`.
     """
-    folder = run_folder(path)
+    folder = find_run(path)
     step = checkpoint_step(folder)
     return (folder, None) if step is None else (folder.parent.parent, step)
 
 
-def run_folder(path: Path | str) -> Path:
+def find_run(path: Path | str) -> Path:
     """The run or checkpoint that `path` means.
 
     It is the folder itself, its `run` folder if it is what `gato-lite demo` left, or the published run of that name.
@@ -207,7 +207,7 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     Example:
         >>> gato = gato_lite.load("runs/demo")  # doctest: +SKIP
     """
-    run = run_folder(run)
+    run = find_run(run)
     config = read_run_config(run)
     vocabulary = read_vocabulary(run, config)
     checkpoint = load_checkpoint(run, step=step, with_optimizer=False)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from gato_lite.model import MODALITIES, Losses
-from gato_lite.run import run_folder
+from gato_lite.run import find_run
 from gato_lite.train.ranks import Ranks
 from gato_lite.whole import replacing
 
@@ -115,7 +115,7 @@ def metrics_line(text: bytes) -> dict[str, Any] | None:  # Any: JSON
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:  # Any: JSON
     """A run's lines of metrics up to the first that is none, such as a last one that was cut."""
-    path = run_folder(run) / METRICS_FILE
+    path = find_run(run) / METRICS_FILE
     return [line for _, line in _whole_lines(path)] if path.is_file() else []
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from gato_lite.envs.dataset import Dataset, Episodes
-from gato_lite.run import read_run_config, run_folder
+from gato_lite.run import find_run, read_run_config
 from gato_lite.slots import Demonstration
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -45,7 +45,7 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
         name for name, _ in read_run_config(run).training.get("data", []) if name not in SHIPPED
     ]
     folders: list[Path] = []
-    for name in names or [str(run_folder(run).parent / "data")]:
+    for name in names or [str(find_run(run).parent / "data")]:
         try:
             folders += dataset_folders(name)
         except FileNotFoundError:

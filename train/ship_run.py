@@ -29,7 +29,7 @@ import gato_lite
 from gato_lite.checkpoint import load_checkpoint, save_checkpoint
 from gato_lite.envs.recording import folder_name
 from gato_lite.names import unknown_name
-from gato_lite.run import CONFIG_FILE, load, read_run_config, run_folder, write_run
+from gato_lite.run import CONFIG_FILE, find_run, load, read_run_config, write_run
 from gato_lite.shelf import GENERALIST, RUNS
 from gato_lite.train.card_facts import collect_facts
 from gato_lite.train.card_figure import draw
@@ -65,7 +65,7 @@ def publish(run: Path, name: str, out: Path = RUNS) -> Path:
         FileExistsError: what is there under that name is no published run.
         RunError, ValueError: it is damaged, published already, or larger than `MOST_BYTES`.
     """
-    run, target = run_folder(run), out / name
+    run, target = find_run(run), out / name
     if target.parent != out:
         raise ValueError(f"expected a name without folders, got '{name}'")
     if target.exists() and not _is_published(target):
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
             raise IsADirectoryError(f"{card}: expected a file for the card, found a folder")
         config = read_run_config(arguments.run)
         facts = collect_facts(
-            run_folder(arguments.run),
+            find_run(arguments.run),
             name=arguments.name,
             command=arguments.command or training_command(config.training, arguments.name),
             machine=arguments.machine,

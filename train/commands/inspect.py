@@ -30,13 +30,13 @@ class Options:
 
 def run(options: Options) -> None:
     """Draws the streams."""
-    from gato_lite.run import CONFIG_FILE, run_folder
+    from gato_lite.run import CONFIG_FILE, find_run
     from gato_lite.train.console import answer_only
     from gato_lite.train.inspect import inspect_path
     from gato_lite.train.shelf import dataset_folders, run_or_dataset_folder
     from gato_lite.train.token_rows import render, to_json
 
-    folder = run_folder(run_or_dataset_folder(options.path))
+    folder = find_run(run_or_dataset_folder(options.path))
     is_run = (folder / CONFIG_FILE).is_file()
     if options.tasks and not is_run:
         raise ValueError(f"{options.path}: --tasks names tasks of a run, but this is none")
