@@ -42,7 +42,7 @@ def score_tables(scores: Scores, *, fold: bool) -> RenderableType:
 
 
 def document_table(documents: Mapping[str, DocumentScore]) -> Table:
-    """A row for each dataset of documents: its metric, and what is to be beaten."""
+    """A row for each dataset of documents: its metric, what is to be beaten; below it one for each of its groups."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("documents", no_wrap=True, min_width=18)
     table.add_column("metric")
@@ -51,11 +51,20 @@ def document_table(documents: Mapping[str, DocumentScore]) -> Table:
     table.add_column("n", justify="right")
     table.add_column("beside", style="dim")
     for name, score in documents.items():
-        beside = [f"{what} {number(value)}" for what, value in {**score.more, **score.baselines}.items()]
+        groups = {group: found for group, found in score.groups.items() if "/" not in group}
+        of_groups = {f"{what} {group}" for what in score.more for group in groups}
+        beside = {what: value for what, value in score.more.items() if what not in of_groups} | score.baselines
         interval = "" if score.low is None else f"{number(score.low)}–{number(score.high)}"
-        row = (score.metric, Text(number(score.mean), style="bold"), interval, f"{score.n:,}", ", ".join(beside))
+        row = (score.metric, Text(number(score.mean), style="bold"), interval, f"{score.n:,}", _listed(beside))
         table.add_row(name, *row)
+        for group, (mean, n) in groups.items():
+            others = {what: score.more[f"{what} {group}"] for what in score.more if f"{what} {group}" in score.more}
+            table.add_row(Text(f"  {group}", style="dim"), "", number(mean), "", f"{n:,}", _listed(others))
     return table
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{what} {number(value)}" for what, value in values.items())
 
 
 def task_table(scores: Scores, *, fold: bool = False) -> Table:

@@ -12,6 +12,7 @@ from rich.console import Console
 from gato_lite.envs.catalogue import by_suite
 from gato_lite.train.card_figure import draw, main
 from gato_lite.train.commands.play import _mean_row
+from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.model_card import _published, _task_row
 from gato_lite.train.report_scores import (
     comparison_section,
@@ -185,6 +186,15 @@ def test_tables_of_nothing_known_can_be_shown() -> None:
     out = shown(Scores(tasks={"toy/Taxi": bare}, suites={}), 80, fold=True)
     assert "Taxi" in out
     assert "2 failed" in out
+
+
+def test_groups_of_documents_have_rows_of_their_own() -> None:
+    groups = {"asked/fluent": (9.0, 1), "debian": (53.11, 178), "wesnoth": (17.45, 780)}
+    more = {"BLEU": 7.6, "BLEU debian": 29.9, "BLEU wesnoth": 2.37}
+    score = DocumentScore(ability="translation", metric="chrF", mean=24.46, n=958, more=more, groups=groups)
+    _, _, *rows = shown(Scores(tasks={}, suites={}, documents={"text/en-it": score}), 120, fold=True).splitlines()[1:]
+    told = [" ".join(row.split()) for row in rows if row.strip()]
+    assert told == ["text/en-it chrF 24.46 958 BLEU 7.60", "debian 53.11 178 BLEU 29.90", "wesnoth 17.45 780 BLEU 2.37"]
 
 
 def test_a_return_that_equals_the_share_of_successes_is_no_percentage() -> None:
