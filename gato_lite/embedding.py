@@ -196,18 +196,10 @@ class Embedding(nn.Module):
         for table in (self.tokens, self.locals, self.patch_rows, self.patch_columns):
             table.weight.normal_(0.0, TABLE_STD, generator=generator)
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
+            if isinstance(module, nn.Linear | nn.Conv2d | LinearPatch):
+                module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-            elif isinstance(module, LinearPatch):
-                module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=generator)
-                module.bias.zero_()
-            elif isinstance(module, nn.Conv2d):
-                fan_in = module.weight[0].numel()
-                module.weight.normal_(0.0, fan_in**-0.5, generator=generator)
-                assert module.bias is not None
-                module.bias.zero_()
             elif isinstance(module, TransformerPatch):
                 module.initialise(generator)
         if self.glance is not None:
