@@ -26,7 +26,6 @@ from gato_lite.envs.format import (
     DatasetError,
     DatasetInfo,
     Part,
-    Spec,
     read_info,
     write_json,
 )
@@ -53,7 +52,6 @@ __all__ = [
     "Document",
     "Episodes",
     "Part",
-    "Spec",
     "Turn",
     "check",
     "place_of",

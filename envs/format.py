@@ -13,9 +13,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from gato_lite.config import LeafKind, TokenSpec
+from gato_lite.config import TokenSpec
 from gato_lite.fitting import PictureFit
 from gato_lite.format_version import later_version
+from gato_lite.names import unknown_field
 from gato_lite.spaces import Json
 
 FORMAT_VERSION: Final = 1
@@ -38,28 +39,6 @@ PART_NAME: Final = re.compile(r"part-[0-9]{6}\.parquet")
 
 class DatasetError(ValueError):
     """A dataset folder that is not what it says: which file, what was expected, what was found."""
-
-
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields of a `TokenSpec`."""
-
-    kinds: tuple[tuple[str, LeafKind], ...] = ()
-    leaves: tuple[str, ...] | None = None
-    once: tuple[str, ...] = ()
-    patch_size: int = 16
-    pixel_high: tuple[int, ...] | None = None
-    history: int | None = None
-    separator: bool = False
-
-    @classmethod
-    def of(cls, spec: TokenSpec) -> Spec:
-        """The same fields as `spec`."""
-        return cls(**{name: getattr(spec, name) for name in cls.__struct_fields__})
-
-    @property
-    def token_spec(self) -> TokenSpec:
-        """The `TokenSpec` with these fields."""
-        return TokenSpec(**msgspec.structs.asdict(self))
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,7 +92,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """As `space_to_json` writes it; None for documents."""
     action_space: Json | None = None
     """As `space_to_json` writes it; None for documents."""
-    spec: Spec = Spec()
+    spec: TokenSpec = TokenSpec()
     """How observations become tokens."""
     instruction: str | None = None
     """What to do, in words; the first leaf of an episode's first timestep."""
@@ -143,11 +122,6 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How pictures were fitted as they came in; None where there are none, where nobody said, and for episodes."""
     parts: tuple[Part, ...]
 
-    @property
-    def token_spec(self) -> TokenSpec:
-        """How observations become tokens."""
-        return self.spec.token_spec
-
 
 def read_info(path: Path) -> DatasetInfo:
     """What the folder `path` says about itself.
@@ -164,6 +138,8 @@ def read_info(path: Path) -> DatasetInfo:
         if problem := later_version(data, FORMAT_VERSION):
             raise DatasetError(f"{file}: {problem}")
         info = msgspec.json.decode(data, type=DatasetInfo)
+        if problem := unknown_field("spec", msgspec.json.decode(data).get("spec", {}), TokenSpec):
+            raise DatasetError(f"{file}: {problem}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{file}: expected the JSON of a dataset, found damage: {error}") from error
     _check_info(file, info)

@@ -12,7 +12,7 @@ from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, write_info
 from gato_lite.envs.episodes import Episodes, concatenate_episodes
 from gato_lite.envs.folder import claim, sweep
-from gato_lite.envs.format import BLOCK, DatasetInfo, Metric, Part, Reference, Spec
+from gato_lite.envs.format import BLOCK, DatasetInfo, Metric, Part, Reference
 from gato_lite.envs.parts import part_name, write_episodes
 from gato_lite.lock import FolderLock
 from gato_lite.spaces import AnySpace, Json, lone_surrogate, require_leaf, space_to_json
@@ -72,7 +72,7 @@ def recorded(
         task=about.task,
         observation_space=stored_spaces[0],
         action_space=stored_spaces[1],
-        spec=Spec.of(about.spec),
+        spec=about.spec,
         instruction=about.instruction,
         metric=about.metric,
         generator=dict(about.generator),

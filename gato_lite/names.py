@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -16,3 +17,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f" Did you mean {', '.join(dict.fromkeys(lowered[c] for c in close))}?" if close else ""
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
     return f"Unknown {kind} '{name}'.{hint} Known: {shown or 'none'}"
+
+
+def unknown_field(place: str, found: Iterable[str], known: type) -> str | None:
+    """The message for a name in JSON that no field of the dataclass `known` has; msgspec passes over those."""
+    names = [field.name for field in fields(known)]
+    return next((unknown_name(f"field of {place}", name, names) for name in found if name not in names), None)

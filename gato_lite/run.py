@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from gato_lite.config import GatoConfig, TokenSpec
 from gato_lite.fitting import PictureFit
 from gato_lite.format_version import later_version
 from gato_lite.model import Gato
-from gato_lite.names import unknown_name
+from gato_lite.names import unknown_field, unknown_name
 from gato_lite.shelf import named_run
 from gato_lite.spaces import AnySpace, space_from_json, space_to_json
 from gato_lite.tensor_files import shortened
@@ -133,25 +132,17 @@ def read_run_config(run: Path | str) -> RunConfig:
         if problem := later_version(data, FORMAT_VERSION):
             raise RunError(f"{path}: {problem}")
         config = msgspec.json.decode(data, type=RunConfig)
-        _refuse_unknown_fields(msgspec.json.decode(data))
+        stored = msgspec.json.decode(data)
+        specs = [(f"tasks[{n}].spec", t.get("spec", {}), TokenSpec) for n, t in enumerate(stored.get("tasks", []))]
+        for place, found, known in [("model", stored["model"], GatoConfig), *specs]:
+            if problem := unknown_field(place, found, known):
+                raise RunError(f"{path}: {problem}")
         _check_training(config)
     except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: not a run's configuration: {error}") from error
     except ValueError as error:
         raise RunError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     return config
-
-
-def _refuse_unknown_fields(stored: Mapping[str, Any]) -> None:  # Any: JSON that was checked to be a RunConfig
-    """Raises a ValueError for a field of a dataclass that there is none of; msgspec passes over those."""
-    specs = [
-        (f"tasks[{index}].spec", task.get("spec", {}), TokenSpec) for index, task in enumerate(stored.get("tasks", []))
-    ]
-    for place, found, known in [("model", stored["model"], GatoConfig), *specs]:
-        names = [field.name for field in fields(known)]
-        for name in found:
-            if name not in names:
-                raise ValueError(unknown_name(f"field of {place}", name, names))
 
 
 def _check_training(config: RunConfig) -> None:

@@ -83,7 +83,7 @@ def control_stream(dataset: Dataset, vocabulary: Vocabulary, row: int = 0) -> To
     return timestep_stream(
         {path: column[first] for path, column in without_last(episodes.observations, episodes.lengths).items()},
         {path: column[first] for path, column in episodes.actions.items()},
-        SpaceTokenizer(dataset.observation_space, vocabulary, spec=info.token_spec),
+        SpaceTokenizer(dataset.observation_space, vocabulary, spec=info.spec),
         SpaceTokenizer(dataset.action_space, vocabulary, action=True),
         name=info.task,
         about=f"first timestep of {f'episode {row}' if row else 'the first recorded episode'}",

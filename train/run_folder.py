@@ -72,7 +72,7 @@ def formats_of(datasets: Sequence[Dataset]) -> tuple[TaskFormat, ...]:
         info = dataset.info
         if info.kind == "control" and info.task not in formats:
             formats[info.task] = task_format(
-                info.task, dataset.observation_space, dataset.action_space, info.token_spec, info.instruction
+                info.task, dataset.observation_space, dataset.action_space, info.spec, info.instruction
             )
     return tuple(formats.values())
 

@@ -64,7 +64,7 @@ class ControlSource:
         info = dataset.info
         self.name = info.task
         self.origin = str(dataset.path)
-        self.spec: TokenSpec = info.token_spec
+        self.spec: TokenSpec = info.spec
         self.observation_tokenizer = SpaceTokenizer(dataset.observation_space, vocabulary, spec=self.spec)
         if not self.observation_tokenizer.leaves:
             raise ValueError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -11,7 +12,6 @@ from gymnasium import spaces
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError, Document, Turn, check, write_documents
-from gato_lite.envs.format import Spec
 from gato_lite.envs.parts import read_document_rows, read_episodes, read_table, write_episodes
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
@@ -126,6 +126,8 @@ def test_a_part_that_is_not_listed_is_found(folder):
     [
         (lambda s: s.update(format_version=2), "format version 2 needs gato-lite > 0.1.0, this is"),
         (lambda s: s.update(surprise=1), "unknown field `surprise`"),
+        (lambda s: s["spec"].update(seperator=True), "Unknown field of spec 'seperator'. Did you mean separator"),
+        (lambda s: s["spec"].update(patch_size=0), "patch_size must be at least 1 pixel, got patch_size=0"),
         (lambda s: s.update(n_rows=13), "expected n_rows=12, the sum over its parts, found n_rows=13"),
         (lambda s: s.update(n_timesteps=1), "the sum over its parts, found n_timesteps=1"),
         (lambda s: s["parts"][0].update(file="../part-000000.parquet"), "expected parts named part-000000.parquet"),
@@ -153,9 +155,10 @@ def test_no_json_at_all(tmp_path):
         Dataset.open(tmp_path)
 
 
-def test_a_spec_comes_back():
+def test_a_spec_comes_back(folder):
     spec = TokenSpec(kinds=(("a/b", "bins"),), leaves=("a/b",), once=("a/b",), pixel_high=(1, 2), separator=True)
-    assert Spec.of(spec).token_spec == spec
+    edit(folder, lambda stored: stored.update(spec=dataclasses.asdict(spec)))
+    assert Dataset.open(folder).info.spec == spec
 
 
 def test_labels_come_back(tmp_path, folder):

@@ -36,7 +36,7 @@ def test_any_policy_in_any_environment(tmp_path):
         3,
         "Balance the pole.",
     )
-    assert dataset.info.token_spec.separator
+    assert dataset.info.spec.separator
     episodes = dataset.read_part(0)
     assert episodes.seeds.tolist() == [3, 4, 5, 6, 7]
     assert episodes.terminated.all()

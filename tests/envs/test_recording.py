@@ -86,7 +86,7 @@ def test_the_folder_says_all_that_training_needs(tmp_path):
     task = catalogue.TASKS["toy/Taxi"]
     info = Dataset.open(tmp_path / "d").info
     assert (info.task, info.instruction, info.metric) == ("toy/Taxi", task.instruction, "return")
-    assert info.token_spec == task.spec
+    assert info.spec == task.spec
     assert dataset.action_space == spaces.Discrete(6)
     assert info.reference.expert == task.expert_score
     assert {"gymnasium", "numpy", "python", "policy"} <= set(info.generator)

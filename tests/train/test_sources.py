@@ -156,7 +156,7 @@ class TestControl:
     def test_no_more_history_than_the_task_is_to_show(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
         """Neither in the episode nor in its prompt."""
         dataset = Dataset.open(corridor.path)
-        dataset.info = msgspec.structs.replace(dataset.info, spec=msgspec.structs.replace(dataset.info.spec, history=2))
+        dataset.info = msgspec.structs.replace(dataset.info, spec=dataclasses.replace(dataset.info.spec, history=2))
         made = draws(ControlSource(dataset, vocabulary), 300, 200)
         counts = [(int(document.target.sum()), len(document.tokens.chunks)) for document in made]
         assert max(count for count, goals in counts if goals == 1) == 2

@@ -105,7 +105,7 @@ def test_one_run_of_everything(small: TrainConfig, corridor: Dataset, tmp_path: 
     assert stored.training["steps"] == 3
     assert stored.training["learning_rate"] == small.learning_rate
     assert [known.name for known in stored.tasks] == ["corridor"]
-    assert stored.tasks[0].spec == corridor.info.token_spec
+    assert stored.tasks[0].spec == corridor.info.spec
     assert stored.tasks[0].instruction == "Follow the sign."
     gato = gato_lite.load(run)
     assert isinstance(gato_lite.generate(gato, "Once", max_tokens=3), str)
