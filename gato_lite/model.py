@@ -264,12 +264,8 @@ class Gato(nn.Module):
 
     def of_classes(self, of_ids: Float[Tensor, "V X"], modality: int) -> Float[Tensor, "C X"]:
         """From rows of all token ids, those among which the next token of that modality is, in the order of classes."""
-        vocabulary = self.vocabulary
-        if modality == 0:
-            text, end = vocabulary.text_ids, vocabulary.end
-            return torch.cat([of_ids[text.start : text.stop], of_ids[end : end + 1]])
-        ids = (vocabulary.bin_ids, vocabulary.discrete_ids)[modality - 1]
-        return of_ids[ids.start : ids.stop]
+        parts = [of_ids[ids.start : ids.stop] for ids in self.vocabulary.class_ranges[modality]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.Generator | None) -> StreamTensors:
@@ -283,32 +279,6 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
     Raises:
         ValueError: a target token is neither text, a bin nor a discrete value.
     """
-    target_rows = np.flatnonzero(stream.target)
-    target_ids = stream.labels[target_rows].astype(np.int64)
-    document = np.searchsorted(stream.offsets, target_rows, side="right") - 1
-    if len(target_rows) and (stream.offsets[document] == target_rows).any():
-        raise ValueError("the first token of a document has nothing before it to be predicted from, got it as a target")
-    classes = np.where(target_ids == vocabulary.end, len(vocabulary.text_ids), target_ids)
-    modality = np.where(target_ids == vocabulary.end, 0, -1)
-    for index, id_range in enumerate((vocabulary.text_ids, vocabulary.bin_ids, vocabulary.discrete_ids)):
-        inside = (target_ids >= id_range.start) & (target_ids < id_range.stop)
-        modality[inside] = index
-        classes[inside] = target_ids[inside] - id_range.start
-    if (modality < 0).any():
-        wrong = int(target_ids[modality < 0][0])
-        raise ValueError(f"targets must be text, bins or discrete values, got {vocabulary.describe(wrong)}")
-    groups = []
-    for index in range(len(MODALITIES)):
-        chosen = np.flatnonzero(modality == index)
-        if len(chosen):
-            groups.append(
-                TargetGroup(
-                    modality=index,
-                    rows=torch.from_numpy(target_rows[chosen] - 1),
-                    classes=torch.from_numpy(classes[chosen]),
-                    tasks=torch.from_numpy(stream.tasks[document[chosen]].astype(np.int64)),
-                )
-            )
     positions = np.arange(len(stream.target)) - np.repeat(stream.offsets[:-1], stream.lengths)
     return StreamTensors(
         tokens=to_tensors(
@@ -323,5 +293,35 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
         positions=torch.from_numpy(positions),
         offsets=stream.offsets,
         cuts=torch.from_numpy(stream.offsets.astype(np.int32)),
-        targets=tuple(groups),
+        targets=_target_groups(stream, vocabulary),
+    )
+
+
+def _target_groups(stream: Stream, vocabulary: Vocabulary) -> tuple[TargetGroup, ...]:
+    rows = np.flatnonzero(stream.target)
+    ids = stream.labels[rows]
+    document = np.searchsorted(stream.offsets, rows, side="right") - 1
+    if (stream.offsets[document] == rows).any():
+        raise ValueError("the first token of a document has nothing before it to be predicted from, got it as a target")
+    modality, classes = np.full(len(ids), -1), ids.astype(np.int64)
+    for index, id_ranges in enumerate(vocabulary.class_ranges):
+        n_before = 0
+        for id_range in id_ranges:
+            inside = (ids >= id_range.start) & (ids < id_range.stop)
+            modality[inside] = index
+            classes[inside] += n_before - id_range.start
+            n_before += len(id_range)
+    if (modality < 0).any():
+        wrong = int(ids[modality < 0][0])
+        raise ValueError(f"targets must be text, bins or discrete values, got {vocabulary.describe(wrong)}")
+    chosen = [np.flatnonzero(modality == index) for index in range(len(MODALITIES))]
+    return tuple(
+        TargetGroup(
+            modality=index,
+            rows=torch.from_numpy(rows[some] - 1),
+            classes=torch.from_numpy(classes[some]),
+            tasks=torch.from_numpy(stream.tasks[document[some]].astype(np.int64)),
+        )
+        for index, some in enumerate(chosen)
+        if len(some)
     )

@@ -33,8 +33,7 @@ class Writer:
         """Text and `end` tokens that each row has read, as ids and local indices."""
         self._unread: list[Tokens | None] = [None] * n_row
         """What each row told last and has not read, if its answer was cut there: nothing has asked for it."""
-        vocabulary = gato.vocabulary
-        self.legal = np.array([*vocabulary.text_ids, vocabulary.end], np.int32)
+        self.legal = np.concatenate(gato.vocabulary.class_ranges[0], dtype=np.int32)
         """Ids that may be written."""
 
     def read(self, rows: Sequence[int], runs: Sequence[Tokens]) -> Float[Tensor, "n D"]:

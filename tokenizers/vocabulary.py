@@ -127,6 +127,11 @@ class Vocabulary:
         """Id that stands for a chunk of continuous scalars."""
         return self.discrete_ids.stop + 3
 
+    @cached_property
+    def class_ranges(self) -> tuple[tuple[range, ...], ...]:
+        """Ids among which a target is, in the order of its classes: text and its end, bins, discrete values."""
+        return (self.text_ids, range(self.end, self.end + 1)), (self.bin_ids,), (self.discrete_ids,)
+
     @property
     def size(self) -> int:
         """Number of ids."""

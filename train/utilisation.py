@@ -21,7 +21,8 @@ def step_flops(gato: Gato, stream: StreamTensors) -> float:
     after_attention = config.d_model * (config.d_model + 2 * config.d_ff + 2)  # its matrices and two norms
     blocks = 6.0 * (gato.n_block_parameters * len(stream.positions) - after_attention * n_skipped)
     attention = 6.0 * config.n_layer * config.d_model * float((lengths * (lengths + 1)).sum())
-    head = sum(6.0 * config.d_model * _classes(gato, group.modality) * len(group.rows) for group in stream.targets)
+    n_class = [sum(map(len, ids)) for ids in gato.vocabulary.class_ranges]
+    head = sum(6.0 * config.d_model * n_class[group.modality] * len(group.rows) for group in stream.targets)
     encoders = (
         6.0
         * config.d_encoder
@@ -44,8 +45,3 @@ def _glance_flops(gato: Gato, stream: StreamTensors) -> float:
         for group in stream.tokens.patch_groups
         if max(group.pixels.shape[1:3]) <= gato.embedding.grid_size
     )
-
-
-def _classes(gato: Gato, modality: int) -> int:
-    vocabulary = gato.vocabulary
-    return (len(vocabulary.text_ids) + 1, len(vocabulary.bin_ids), len(vocabulary.discrete_ids))[modality]

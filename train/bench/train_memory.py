@@ -68,9 +68,8 @@ def activation_bytes(gato: Gato, stream: StreamTensors, *, checkpointed: bool = 
     blocks = config.n_layer * before * n_token + after * ((config.n_layer - 1) * n_token + n_target)
     if checkpointed:
         blocks = (config.n_layer * config.d_model + before + after) * n_token
-    vocabulary = gato.vocabulary
-    classes = (len(vocabulary.text_ids) + 1, len(vocabulary.bin_ids), len(vocabulary.discrete_ids))
-    head = sum(2 * classes[group.modality] * len(group.rows) for group in stream.targets)
+    n_class = [sum(map(len, ids)) for ids in gato.vocabulary.class_ranges]
+    head = sum(2 * n_class[group.modality] * len(group.rows) for group in stream.targets)
     return 4 * (blocks + head)
 
 
