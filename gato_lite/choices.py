@@ -55,12 +55,17 @@ def log_likelihoods(
                 )
             target = np.arange(len(tokens)) >= len(asked)
             documents.append(Document(tokens=tokens, target=target, labels=tokens.ids))
+    return -document_nats(gato, documents, TOKENS).reshape(len(prompts), len(choices))
+
+
+def document_nats(gato: Gato, documents: Sequence[Document], tokens_per_batch: int) -> Float64[np.ndarray, " N"]:
+    """(N,) nats that each document's targets cost, which all of them have; about `tokens_per_batch` share a forward."""
     nats = np.zeros(len(documents))
-    ends = np.cumsum([len(document.tokens) for document in documents])
-    for batch in np.unique(ends // TOKENS):
-        some = np.flatnonzero(ends // TOKENS == batch).tolist()
-        stream = stream_tensors(lay_out([documents[index] for index in some], some), vocabulary, None)
+    batches = np.cumsum([len(document.tokens) for document in documents]) // tokens_per_batch
+    for batch in np.unique(batches):
+        some = np.flatnonzero(batches == batch).tolist()
+        stream = stream_tensors(lay_out([documents[index] for index in some], some), gato.vocabulary, None)
         losses = gato.loss(stream if gato.device.type == "cpu" else stream.to(gato.device))
         for group, lost in losses.groups:
             np.add.at(nats, group.tasks.numpy(), lost.double().cpu().numpy())
-    return -nats.reshape(len(prompts), len(choices))
+    return nats

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 import torch
 
+from gato_lite.choices import document_nats
 from gato_lite.envs.dataset import Document
 from gato_lite.exchange import Exchange, text_tokens
 from gato_lite.generate import generate, write_answers
-from gato_lite.model import Gato, stream_tensors
+from gato_lite.model import Gato
 from gato_lite.sequence import Document as TokenDocument
-from gato_lite.sequence import lay_out
 from gato_lite.train.baselines import (
     bits_per_byte_unigram,
     bits_per_byte_xz,
@@ -125,17 +125,8 @@ def bits_per_byte(gato: Gato, texts: Sequence[str], tokens_per_batch: int = 8192
             window = ids[start : start + context]
             target = np.arange(len(window)) >= (1 if start == 0 else context - context // 2)
             documents.append(TokenDocument(tokens=text_tokens(window, vocabulary.end), target=target, labels=window))
-    nats = 0.0
-    batch: list[TokenDocument] = []
-    for index, document in enumerate(documents):
-        if document.target.any():
-            batch.append(document)
-        if batch and (sum(len(d.tokens) for d in batch) >= tokens_per_batch or index == len(documents) - 1):
-            stream = stream_tensors(lay_out(batch), vocabulary, None)
-            losses = gato.loss(stream if gato.device.type == "cpu" else stream.to(gato.device))
-            nats += sum(float(part.sum()) for _, part in losses.groups)
-            batch = []
-    return nats / math.log(2) / max(sum(len(text.encode()) for text in texts), 1)
+    nats = document_nats(gato, [document for document in documents if document.target.any()], tokens_per_batch).sum()
+    return float(nats) / math.log(2) / max(sum(len(text.encode()) for text in texts), 1)
 
 
 def score_text(
