@@ -17,6 +17,7 @@ import pyarrow as pa
 from gymnasium import spaces
 
 from gato_lite.envs.claims import strings
+from gato_lite.sequence import offsets_of
 from gato_lite.spaces import AnySpace, is_text, lone_surrogate, value_from_json, value_to_json
 
 Column: TypeAlias = npt.NDArray[Any] | list[Any]  # Any: the dtype and the values are the space's
@@ -158,7 +159,7 @@ def to_arrow(space: AnySpace, column: Column, lengths: npt.NDArray[np.int64]) ->
 
 def list_array(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:
     """`values` cut into rows of `lengths`."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     if offsets[-1] > _INT32_MAX:
         return pa.LargeListArray.from_arrays(offsets, values)
     return pa.ListArray.from_arrays(offsets.astype(np.int32), values)

@@ -25,7 +25,7 @@ from torch import Tensor
 from gato_lite.attention import attend, attend_last, attend_rows
 from gato_lite.fixed_reads import MOST_NEW, FixedReads, write
 from gato_lite.model import Gato
-from gato_lite.sequence import Tokens, concatenate
+from gato_lite.sequence import Tokens, concatenate, offsets_of, ranges, within_rows
 from gato_lite.transformer import Before
 from gato_lite.words import Words, last_run
 
@@ -119,8 +119,7 @@ class Decoder:
         self, rows: npt.NDArray[np.int64], documents: Sequence[Tokens], lengths: npt.NDArray[np.int64]
     ) -> Tensor:
         """(n, D) hidden states after documents, the shortest first, that are read in one forward."""
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        offsets, positions = offsets_of(lengths), within_rows(lengths)
         owners = np.repeat(rows, lengths)
         slots = self._slots(owners, positions)
         ends = torch.from_numpy(offsets[1:] - 1).to(self.gato.device)
@@ -159,10 +158,10 @@ class Decoder:
         before = self.cursors[row_array]
         self._check_room(rows, before, count_array)
         ends = np.cumsum(count_array)
-        positions = np.arange(ends[-1]) + np.repeat(before - ends + count_array, count_array)
+        positions = ranges(before, before + count_array)
         owners = np.repeat(row_array, count_array)
         n_wanted = np.ones(len(ends), np.int64) if wanted is None else np.asarray(wanted, np.int64)
-        kept = np.arange(n_wanted.sum()) + np.repeat(ends - np.cumsum(n_wanted), n_wanted)
+        kept = ranges(ends - n_wanted, ends)
         some = None if len(kept) == ends[-1] else torch.from_numpy(kept).to(device, non_blocking=True)
         made = self.gato.token_tensors(tokens, self._words(row_array, tokens.ids, count_array))
         self._ids[owners, positions] = tokens.ids

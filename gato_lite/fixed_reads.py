@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gato_lite.attention import attend_rows
 from gato_lite.model import Gato
+from gato_lite.sequence import within_rows
 
 MOST_NEW: Final = 16
 """Tokens of a row beyond which a read is long enough to be started kernel by kernel."""
@@ -85,8 +86,7 @@ class FixedReads:
         """
         n_new = _even(int(counts.max()))
         n_seen = min(self._context_length, max(LEAST_SEEN, _power_of_two(int(positions.max()) + 1)))
-        column = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-        places = owners * n_new + column
+        places = owners * n_new + within_rows(counts)
         where = np.zeros((2, self._n_row * n_new), np.int64)
         where[0] = self._n_row
         where[:, places] = owners, positions

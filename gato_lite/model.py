@@ -27,7 +27,7 @@ from gato_lite.config import GatoConfig
 from gato_lite.embedding import TABLE_STD, Embedding, TokenTensors, to_tensors
 from gato_lite.fitting import PictureFit
 from gato_lite.head import cross_entropy
-from gato_lite.sequence import Stream, Tokens
+from gato_lite.sequence import Stream, Tokens, within_rows
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.transformer import AttentionOver, Before, RunBlock, Transformer, run_block
 from gato_lite.words import Words, last_words
@@ -279,7 +279,6 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
     Raises:
         ValueError: a target token is neither text, a bin nor a discrete value.
     """
-    positions = np.arange(len(stream.target)) - np.repeat(stream.offsets[:-1], stream.lengths)
     return StreamTensors(
         tokens=to_tensors(
             stream.tokens,
@@ -290,7 +289,7 @@ def stream_tensors(stream: Stream, vocabulary: Vocabulary, generator: np.random.
             ),
             generator=generator,
         ),
-        positions=torch.from_numpy(positions),
+        positions=torch.from_numpy(within_rows(stream.lengths)),
         offsets=stream.offsets,
         cuts=torch.from_numpy(stream.offsets.astype(np.int32)),
         targets=_target_groups(stream, vocabulary),

@@ -118,7 +118,7 @@ def lay_out(documents: Sequence[Document], sources: Sequence[int] = ()) -> Strea
         tokens=concatenate([document.tokens for document in ordered]),
         target=np.concatenate([document.target for document in ordered]) if ordered else np.zeros(0, np.bool_),
         labels=np.concatenate([document.labels for document in ordered]) if ordered else np.zeros(0, np.int32),
-        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        offsets=offsets_of(lengths),
         tasks=np.array(sources, np.int32)[order] if len(sources) else np.zeros(len(order), np.int32),
     )
 
@@ -177,6 +177,16 @@ def ranges(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.N
     return np.asarray(np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths))
 
 
+def within_rows(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, 2, … within each row of these `lengths`, end to end."""
+    return ranges(np.zeros_like(lengths), lengths)
+
+
+def offsets_of(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """(N+1,) where each of N rows of these lengths begins, then where the last ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
 def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chunk_id: int) -> list[Tokens]:
     """Consecutive runs of `lengths` tokens, each with its own patches and chunks.
 
@@ -186,10 +196,10 @@ def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chun
         patch_id: the vocabulary's patch token.
         chunk_id: the vocabulary's chunk token.
     """
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    patch_ends = np.concatenate([[0], np.cumsum(tokens.ids == patch_id)])[ends]
-    chunk_ends = np.concatenate([[0], np.cumsum(tokens.ids == chunk_id)])[ends]
-    pixel_ends = np.concatenate([[0], np.cumsum(tokens.patch_shapes.astype(np.int64).prod(1))])[patch_ends]
+    ends = offsets_of(lengths)
+    patch_ends = offsets_of(tokens.ids == patch_id)[ends]
+    chunk_ends = offsets_of(tokens.ids == chunk_id)[ends]
+    pixel_ends = offsets_of(tokens.patch_shapes.astype(np.int64).prod(1))[patch_ends]
     bounds = np.stack([ends, patch_ends, chunk_ends, pixel_ends], 1).tolist()  # plain numbers slice faster
     return [
         Tokens(

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from gato_lite.sequence import within_rows
 from gato_lite.tokenizers.batches import batched, unbatched
 from gato_lite.tokenizers.group import Group
 from gato_lite.tokenizers.leaf import Cursor, LegalIds, Values, name_of
-from gato_lite.tokenizers.ragged import Block, interleave, plain, regroup, spread, within_rows
+from gato_lite.tokenizers.ragged import Block, interleave, plain, regroup, spread
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gato_lite.config import CHUNK_WIDTH
-from gato_lite.sequence import Tokens
+from gato_lite.sequence import Tokens, offsets_of, ranges
 
 Item = TypeVar("Item", bound=np.generic)
 
@@ -65,12 +65,6 @@ def plain(ids: npt.NDArray[np.int32]) -> Block:
     return Block(ids=ids.reshape(-1), lengths=np.full(len(ids), ids.shape[1], np.int64))
 
 
-def within_rows(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """0, 1, 2, … within each row of these `lengths`, end to end."""
-    starts = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(starts, lengths)
-
-
 def interleave(blocks: Sequence[Block]) -> Block:
     """Row n of the result is row n of each of `blocks`, one after the other. All have the same number of rows."""
     if len(blocks) == 1:
@@ -117,7 +111,7 @@ def merge(parts: Sequence[npt.NDArray[Item]], counts: Sequence[npt.NDArray[np.in
     sums = total(counts)
     place = np.cumsum(sums) - sums  # where the next part's items of each row go
     for part, count in zip(parts, counts, strict=True):
-        out[np.repeat(place, count) + within_rows(count)] = part
+        out[ranges(place, place + count)] = part
         place = place + count
     return out
 
@@ -128,8 +122,7 @@ def regroup(block: Block, sizes: npt.NDArray[np.int64]) -> Block:
     def joined(counts: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
         if counts is None:
             return None
-        ends = np.concatenate([[0], np.cumsum(counts)])[np.concatenate([[0], np.cumsum(sizes)])]
-        return np.asarray(np.diff(ends))
+        return np.asarray(np.diff(offsets_of(counts)[offsets_of(sizes)]))
 
     lengths = joined(block.lengths)
     assert lengths is not None

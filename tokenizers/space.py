@@ -18,11 +18,11 @@ from jaxtyping import Bool, Int32, Int64
 
 from gato_lite.config import TokenSpec
 from gato_lite.names import unknown_name
-from gato_lite.sequence import ACTION_LOCAL, Tokens
+from gato_lite.sequence import ACTION_LOCAL, Tokens, within_rows
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.build import build_group
 from gato_lite.tokenizers.leaf import Cursor, Leaf, Values, name_of
-from gato_lite.tokenizers.ragged import Block, interleave, within_rows
+from gato_lite.tokenizers.ragged import Block, interleave
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 _LARGEST_LOCAL: Final = np.iinfo(np.int16).max

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from gato_lite.sequence import ranges
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.leaf import Cursor, LegalIds, Values, name_of
-from gato_lite.tokenizers.ragged import Block, within_rows
+from gato_lite.tokenizers.ragged import Block
 from gato_lite.tokenizers.text import LoneSurrogateError
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -57,8 +58,7 @@ class TextLeaf:
         if not runs:
             return Block(ids=np.zeros(0, np.int32), lengths=rows)
         lengths, starts = sizes[rows], (np.cumsum(sizes) - sizes)[rows]
-        ids = np.concatenate(runs)[np.repeat(starts, lengths) + within_rows(lengths)]
-        return Block(ids=ids, lengths=lengths)
+        return Block(ids=np.concatenate(runs)[ranges(starts, starts + lengths)], lengths=lengths)
 
     def decode(self, cursor: Cursor) -> str:
         text = self._vocabulary.text.decode(cursor.take_pieces())

@@ -20,7 +20,7 @@ from gato_lite.envs.dataset import Document as StoredDocument
 from gato_lite.envs.dataset import Turn
 from gato_lite.exchange import Exchange, lay_out_exchanges, picture_tokens, text_tokens
 from gato_lite.fitting import Picture
-from gato_lite.sequence import TEXT_PLACES, Document, Tokens, concatenate, select
+from gato_lite.sequence import TEXT_PLACES, Document, Tokens, concatenate, offsets_of, select
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.settings import Augment
@@ -101,7 +101,7 @@ class ExchangeSource:
         if not ids:
             raise ValueError(f"source '{name}' is empty, expected at least one document with an answer")
         self._ids, self._local, self._target = np.concatenate(ids), np.concatenate(local), np.concatenate(target)
-        self._starts = np.concatenate([[0], np.cumsum([len(run) for run in ids])])
+        self._starts = offsets_of([len(run) for run in ids])
         self._shortest = np.array([len(run) - int(run[::-1].argmin()) + 1 for run in target])
         """Tokens of each document up to the first of its last answer, that one included."""
         self._unasked = np.array(unasked)

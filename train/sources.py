@@ -19,7 +19,7 @@ import numpy as np
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError, Episodes
 from gato_lite.exchange import text_tokens
-from gato_lite.sequence import Document, plain, split
+from gato_lite.sequence import Document, offsets_of, plain, split
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.episodes import EpisodeTokens, join, said_once, tokenise_episodes, without_last
@@ -249,7 +249,7 @@ class TextSource:
         if not runs:
             raise ValueError(f"text source '{name}' is empty, expected at least one document with text")
         self._ids = np.concatenate(runs)
-        self._starts = np.concatenate([[0], np.cumsum([len(run) for run in runs])])
+        self._starts = offsets_of([len(run) for run in runs])
 
     @property
     def n_tokens(self) -> int:

@@ -14,6 +14,7 @@ from gato_lite.sequence import (
     answer_tokens,
     concatenate,
     lay_out,
+    offsets_of,
     patch_places,
     place_numbers,
     plain,
@@ -21,6 +22,7 @@ from gato_lite.sequence import (
     ranges,
     select,
     split,
+    within_rows,
 )
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -155,3 +157,14 @@ def test_places_are_drawn_the_same_for_the_same_seed(n: int) -> None:
 def test_ranges_end_to_end() -> None:
     assert ranges(np.array([3, 7, 0]), np.array([5, 7, 3])).tolist() == [3, 4, 0, 1, 2]
     assert ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_places_within_rows() -> None:
+    assert within_rows(np.array([2, 0, 3, 1])).tolist() == [0, 1, 0, 1, 2, 0]
+    assert within_rows(np.zeros(0, np.int64)).tolist() == []
+
+
+def test_offsets() -> None:
+    assert offsets_of([2, 0, 3]).tolist() == [0, 2, 2, 5]
+    assert offsets_of(np.array([True, False, True])).tolist() == [0, 1, 1, 2]
+    assert offsets_of([]).dtype == offsets_of(np.zeros(3, np.int32)).dtype == np.int64

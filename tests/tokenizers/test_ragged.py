@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gato_lite.tokenizers.ragged import Block, interleave, plain, regroup, spread, within_rows
+from gato_lite.tokenizers.ragged import Block, interleave, plain, regroup, spread
 
 ROWS = st.lists(st.lists(st.integers(0, 99), max_size=3), min_size=4, max_size=4)
 
@@ -47,8 +47,3 @@ def test_regrouping_joins_rows(rows: list[list[int]]) -> None:
 def test_spreading_leaves_the_others_empty(rows: list[list[int]]) -> None:
     block = spread(ragged(rows), np.array([1, 2, 5, 6]), 7)
     assert rows_of(block) == [[], rows[0], rows[1], [], [], rows[2], rows[3]]
-
-
-def test_places_within_rows() -> None:
-    assert within_rows(np.array([2, 0, 3, 1])).tolist() == [0, 1, 0, 1, 2, 0]
-    assert within_rows(np.zeros(0, np.int64)).tolist() == []
