@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -117,17 +118,18 @@ def token_rows(
         vocabulary: names the ids.
     """
     kinds, places = vocabulary.kind(tokens.ids), place_numbers(tokens.local).tolist()
-    patches, chunks = iter(_patches(tokens)), iter(tokens.chunks)
+    patches, chunks, scalars = iter(_patches(tokens)), iter(tokens.chunks), _bin_values(tokens, leaves, vocabulary)
+    before: Counter[str] = Counter()
     rows: list[TokenRow] = []
     for position, (token, (name, leaf)) in enumerate(zip(tokens.ids.tolist(), leaves, strict=True)):
         kind = KINDS[kinds[position]]
-        before = sum(row.leaf == name for row in rows)
         values: tuple[float, ...] = ()
         if kind == "chunk":
-            size = CHUNK_WIDTH if leaf is None else int(np.prod(leaf.space.shape or ())) - CHUNK_WIDTH * before
+            size = CHUNK_WIDTH if leaf is None else int(np.prod(leaf.space.shape or ())) - CHUNK_WIDTH * before[name]
             values = tuple(next(chunks)[: max(size, 1)].tolist())
-        elif leaf is not None and leaf.kind == "bins":
-            values = (_bin_values(leaf, tokens, leaves, name, vocabulary)[before],)
+        elif name in scalars:
+            values = (next(scalars[name]),)
+        before[name] += 1
         rows.append(
             TokenRow(
                 position=position,
@@ -145,12 +147,16 @@ def token_rows(
 
 
 def _bin_values(
-    leaf: Leaf, tokens: Tokens, leaves: Sequence[tuple[str, Leaf | None]], name: str, vocabulary: Vocabulary
-) -> list[float]:
-    """What the bins of `leaf` decode to."""
-    own = np.array([other == name for other, _ in leaves])
-    value: npt.NDArray[Any] = leaf.decode(Cursor(plain(tokens.ids[own]), vocabulary))  # Any: of the leaf's dtype
-    return [float(scalar) for scalar in np.asarray(value).reshape(-1)]
+    tokens: Tokens, leaves: Sequence[tuple[str, Leaf | None]], vocabulary: Vocabulary
+) -> dict[str, Iterator[float]]:
+    """What the bins of each leaf decode to."""
+    found: dict[str, Iterator[float]] = {}
+    for name, leaf in dict(leaves).items():
+        if leaf is not None and leaf.kind == "bins":
+            own = np.array([other == name for other, _ in leaves])
+            value = np.asarray(leaf.decode(Cursor(plain(tokens.ids[own]), vocabulary)))
+            found[name] = map(float, value.reshape(-1))
+    return found
 
 
 def _patches(tokens: Tokens) -> Iterator[npt.NDArray[np.uint8]]:
