@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from gato_lite.exchange import Exchange, fitted, lay_out_exchanges
+from gato_lite.exchange import Exchange, fitted
 from gato_lite.fitting import Picture
-from gato_lite.limits import check_max_tokens, check_size
+from gato_lite.limits import check_max_tokens, prompt_within
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
 from gato_lite.writing import Writer
@@ -58,17 +58,9 @@ class Chat:
             ValueError: an argument is out of range, or the turn alone fills the context.
         """
         check_max_tokens(max_tokens)
-        config = self._gato.config
         (said,) = fitted([Exchange(image=image, prompt=prompt)], self._gato.pictures)
-        check_size(self._gato, [said])
         # After an answer comes `end`, which is also what a document of text begins with.
-        turns = [Exchange(), said] if self.turns else [said]
-        tokens, _ = lay_out_exchanges(turns, self._gato.vocabulary, config.patch_size)
-        if len(tokens) >= config.context_length:
-            raise ValueError(
-                f"the turn is {len(tokens)} tokens, but the context holds {config.context_length} with the answer; "
-                "shorten the text or shrink the picture"
-            )
+        tokens = prompt_within(self._gato, [Exchange(), said] if self.turns else [said])
         hidden = self._writer.read([0], [tokens])
         (text,) = self._writer.write(hidden, max_tokens, self._sampler, stop=stop, on_text=on_text)
         self.turns.append(Exchange(image=image, prompt=prompt, text=text))

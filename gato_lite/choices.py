@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from gato_lite.exchange import Exchange, fitted, lay_out_exchanges
-from gato_lite.limits import check_size
+from gato_lite.exchange import Exchange, fitted
+from gato_lite.limits import prompt_within
 from gato_lite.model import Gato, stream_tensors
 from gato_lite.sequence import Document, lay_out
 
@@ -39,21 +39,13 @@ def log_likelihoods(
     """
     if not choices or not all(choices):
         raise ValueError(f"choices must be one or more texts, got {list(choices)}")
-    vocabulary, config = gato.vocabulary, gato.config
     documents: list[Document] = []
     for given in prompts:
         turns = fitted(given, gato.pictures)
-        check_size(gato, turns)
-        asked, _ = lay_out_exchanges(turns, vocabulary, config.patch_size)
+        n_asked = len(prompt_within(gato, turns))
         for choice in choices:
-            answered = [*turns[:-1], replace(turns[-1], text=choice)]
-            tokens, _ = lay_out_exchanges(answered, vocabulary, config.patch_size)
-            if len(tokens) > config.context_length:
-                raise ValueError(
-                    f"the prompt with the answer {choice[:40]!r} is {len(tokens)} tokens, but the context holds "
-                    f"{config.context_length}; shorten the text or shrink the picture"
-                )
-            target = np.arange(len(tokens)) >= len(asked)
+            tokens = prompt_within(gato, [*turns[:-1], replace(turns[-1], text=choice)])
+            target = np.arange(len(tokens)) >= n_asked
             documents.append(Document(tokens=tokens, target=target, labels=tokens.ids))
     return -document_nats(gato, documents, TOKENS).reshape(len(prompts), len(choices))
 

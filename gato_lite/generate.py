@@ -14,12 +14,11 @@ import torch
 from gato_lite import limits
 from gato_lite.beams import search
 from gato_lite.choices import log_likelihoods
-from gato_lite.exchange import Exchange, fitted, lay_out_exchanges
+from gato_lite.exchange import Exchange, fitted
 from gato_lite.fitting import Picture
-from gato_lite.limits import check_beams, check_max_tokens, check_size
+from gato_lite.limits import check_beams, check_max_tokens, prompt_within
 from gato_lite.model import Gato
 from gato_lite.sampling import Sampler
-from gato_lite.sequence import Tokens
 from gato_lite.writing import Writer
 
 Turns = Sequence[Exchange]
@@ -145,7 +144,7 @@ def write_answers(
         raise ValueError("stop must be one or more characters, got ''")
     if not asked:
         return []
-    documents = _documents(gato, asked)
+    documents = [prompt_within(gato, turns) for turns in asked]
     longest = min(gato.config.context_length, max(map(len, documents)) + max_tokens)
     sampler = Sampler() if sampler is None else sampler
     n_prompt = max(1, limits.CACHE_TOKENS // (longest * beams))
@@ -159,20 +158,6 @@ def write_answers(
         else:
             texts += writer.write(hidden, max_tokens, sampler, stop=stop, on_text=on_text)
     return texts
-
-
-def _documents(gato: Gato, asked: Sequence[Sequence[Exchange]]) -> list[Tokens]:
-    """The tokens of each prompt, whose context has room for an answer."""
-    for turns in asked:
-        check_size(gato, turns)
-    documents = [lay_out_exchanges(turns, gato.vocabulary, gato.config.patch_size)[0] for turns in asked]
-    for document in documents:
-        if len(document) >= gato.config.context_length:
-            raise ValueError(
-                f"the prompt is {len(document)} tokens, but the context holds {gato.config.context_length} with the "
-                "answer; shorten the text or shrink the picture"
-            )
-    return documents
 
 
 def _exchanges(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gato_lite.exchange import Exchange
+from gato_lite.exchange import Exchange, lay_out_exchanges
 from gato_lite.model import Gato
+from gato_lite.sequence import Tokens
 
 MOST_TOKENS: Final = 16_384
 """Pieces that one answer may have."""
@@ -33,12 +34,26 @@ def check_beams(beams: int) -> None:
         raise ValueError(f"beams must be in 1..{MOST_BEAMS}, got {beams}")
 
 
-def check_size(gato: Gato, turns: Sequence[Exchange]) -> None:
-    """Refuses a prompt that is too large to be tokenised: the context could not hold what it would become.
+def prompt_within(gato: Gato, turns: Sequence[Exchange]) -> Tokens:
+    """The tokens of a prompt, or of one with its answer, as the last turn is.
 
     Raises:
-        ValueError: it has too many characters, or a picture too many pixels.
+        ValueError: it is more than the context holds, with one token of the answer at least.
     """
+    _check_size(gato, turns)
+    tokens, _ = lay_out_exchanges(turns, gato.vocabulary, gato.config.patch_size)
+    answer = turns[-1].text
+    if len(tokens) + (not answer) > gato.config.context_length:
+        what = f"the prompt with the answer {answer[:40]!r}" if answer else "the prompt"
+        raise ValueError(
+            f"{what} is {len(tokens)} tokens, but the context holds {gato.config.context_length} with the answer; "
+            "shorten the text or shrink the picture"
+        )
+    return tokens
+
+
+def _check_size(gato: Gato, turns: Sequence[Exchange]) -> None:
+    """Refuses a prompt that is too large to be tokenised: the context could not hold what it would become."""
     length, side = gato.config.context_length, gato.config.patch_size
     longest = max(map(len, gato.vocabulary.text.piece_bytes))
     n_character = sum(len(turn.prompt) + len(turn.text) for turn in turns)

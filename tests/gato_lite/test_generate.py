@@ -253,5 +253,5 @@ def test_choices_that_cannot_be(gato: Gato) -> None:
     for choices in ([], ["a", ""]):
         with pytest.raises(ValueError, match="choices must be one or more texts"):
             generate(gato, "?", choices=choices)
-    with pytest.raises(ValueError, match="but the context holds 256; shorten the text"):
+    with pytest.raises(ValueError, match="prompt with the answer 'boat boat .* holds 256 with the answer; shorten"):
         generate(gato, "?", choices=["boat " * 300])
