@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gato_lite.sequence import ACTION_LOCAL, Tokens, concatenate, ranges
+from gato_lite.sequence import ACTION_LOCAL, Tokens, concatenate, offsets_of, ranges
+from gato_lite.tokenizers.ragged import Item, merge, total
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -34,22 +35,34 @@ class EpisodeTokens:
     """(T,) tokens that say again what the previous timestep said; dropped but in a window's first timestep."""
     steps: npt.NDArray[np.int64]
     """(S+1,) first token of each timestep, then T."""
-    patches: npt.NDArray[np.int64]
-    """(S+1,) first patch of each timestep."""
-    pixels: npt.NDArray[np.int64]
-    """(P+1,) first pixel value of each patch."""
-    chunks: npt.NDArray[np.int64]
-    """(S+1,) first chunk of each timestep."""
     episodes: npt.NDArray[np.int64]
     """(E+1,) first timestep of each episode, then S."""
-    lengths: npt.NDArray[np.int64]
-    """(S+1,) running count of tokens that are not repeats."""
-    repeated: npt.NDArray[np.int64]
-    """(S,) repeats in each timestep: tokens that it has more of where a window begins with it."""
-    patch_id: int
-    """The vocabulary's patch token."""
-    chunk_id: int
-    """The vocabulary's chunk token."""
+    vocabulary: Vocabulary
+
+    @functools.cached_property
+    def patches(self) -> npt.NDArray[np.int64]:
+        """(S+1,) first patch of each timestep."""
+        return offsets_of(self.tokens.ids == self.vocabulary.patch)[self.steps]
+
+    @functools.cached_property
+    def pixels(self) -> npt.NDArray[np.int64]:
+        """(P+1,) first pixel value of each patch."""
+        return offsets_of(self.tokens.patch_shapes.astype(np.int64).prod(1))
+
+    @functools.cached_property
+    def chunks(self) -> npt.NDArray[np.int64]:
+        """(S+1,) first chunk of each timestep."""
+        return offsets_of(self.tokens.ids == self.vocabulary.chunk)[self.steps]
+
+    @functools.cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(S+1,) running count of tokens that are not repeats."""
+        return offsets_of(~self.repeats)[self.steps]
+
+    @functools.cached_property
+    def repeated(self) -> npt.NDArray[np.int64]:
+        """(S,) repeats in each timestep: tokens that it has more of where a window begins with it."""
+        return np.diff(self.steps) - np.diff(self.lengths)
 
     @functools.cached_property
     def is_uniform(self) -> bool:
@@ -96,10 +109,10 @@ class EpisodeTokens:
         chunks = ranges(self.chunks[first], self.chunks[last])
         if self.has_repeats:
             keep = ~self.repeats[places]
-            begins = np.cumsum(stops - starts) - (stops - starts)
+            begins = offsets_of(stops - starts)[:-1]
             keep[ranges(begins, begins + self.steps[first + 1] - starts)] = True
             ids = self.tokens.ids[places]
-            patches, chunks = patches[keep[ids == self.patch_id]], chunks[keep[ids == self.chunk_id]]
+            patches, chunks = patches[keep[ids == self.vocabulary.patch]], chunks[keep[ids == self.vocabulary.chunk]]
             places = places[keep]
         tokens = Tokens(
             ids=self.tokens.ids[places],
@@ -147,89 +160,52 @@ def interleave(
         separator: whether one stands between observation and action; one always follows an observation without tokens.
     """
     separators = np.where(observation_lengths == 0, 1, int(separator))  # an action always has a token before it
-    totals = observation_lengths + separators + action_lengths
-    steps = np.concatenate([np.zeros(1, np.int64), np.cumsum(totals)])
-    n_token = int(steps[-1])
-    ids = np.full(n_token, vocabulary.separator, np.int32)
-    local = np.full(n_token, ACTION_LOCAL, np.int16)
-    is_action = np.zeros(n_token, np.bool_)
-    repeated = np.zeros(n_token, np.bool_)
+    counts = [observation_lengths, separators, action_lengths]
+    n_separator = int(separators.sum())
 
-    at = ranges(steps[:-1], steps[:-1] + observation_lengths)
-    ids[at], local[at], repeated[at] = observations.ids, observations.local, repeats
-    at = ranges(steps[1:] - action_lengths, steps[1:])
-    ids[at], local[at], is_action[at] = actions.ids, actions.local, True
-    asked = ids.copy()
-    asked[at] = labels
+    def laid_out(seen: npt.NDArray[Item], between: int, done: npt.NDArray[Item]) -> npt.NDArray[Item]:
+        return merge([seen, np.full(n_separator, between, seen.dtype), done], counts)
 
-    tokens = Tokens(
-        ids=ids,
-        local=local,
-        pixels=observations.pixels,
-        patch_shapes=observations.patch_shapes,
-        patch_intervals=observations.patch_intervals,
-        chunks=observations.chunks,
-    )
-    episodes = np.concatenate([np.zeros(1, np.int64), np.cumsum(episode_lengths)])
-    return _indexed(tokens, is_action, asked, repeated, steps, episodes, vocabulary)
-
-
-def _indexed(
-    tokens: Tokens,
-    is_action: npt.NDArray[np.bool_],
-    labels: npt.NDArray[np.int32],
-    repeats: npt.NDArray[np.bool_],
-    steps: npt.NDArray[np.int64],
-    episodes: npt.NDArray[np.int64],
-    vocabulary: Vocabulary,
-) -> EpisodeTokens:
-    """Timesteps of tokens, with where the content of each begins."""
-
-    def before(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(flags)])[steps]  # (S+1,)
-
-    lengths = before(~repeats)
-    sizes = tokens.patch_shapes.astype(np.int64).prod(1)
     return EpisodeTokens(
-        tokens=tokens,
-        is_action=is_action,
-        labels=labels,
-        repeats=repeats,
-        steps=steps,
-        patches=before(tokens.ids == vocabulary.patch),
-        pixels=np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
-        chunks=before(tokens.ids == vocabulary.chunk),
-        episodes=episodes,
-        lengths=lengths,
-        repeated=np.diff(steps) - np.diff(lengths),
-        patch_id=vocabulary.patch,
-        chunk_id=vocabulary.chunk,
+        tokens=replace(
+            observations,
+            ids=laid_out(observations.ids, vocabulary.separator, actions.ids),
+            local=laid_out(observations.local, ACTION_LOCAL, actions.local),
+        ),
+        is_action=laid_out(np.zeros_like(repeats), 0, np.ones(len(actions), np.bool_)),
+        labels=laid_out(observations.ids, vocabulary.separator, labels),
+        repeats=laid_out(repeats, 0, np.zeros(len(actions), np.bool_)),
+        steps=offsets_of(total(counts)),
+        episodes=offsets_of(episode_lengths),
+        vocabulary=vocabulary,
     )
 
 
 def said_once(tokens: Tokens, vocabulary: Vocabulary) -> EpisodeTokens:
     """`tokens`, such as an instruction, as an episode of one timestep in which nobody acts."""
-    n_token = len(tokens)
-    none = np.zeros(n_token, np.bool_)
-    return _indexed(tokens, none, tokens.ids, none, np.array([0, n_token]), np.array([0, 1]), vocabulary)
+    none = np.zeros(len(tokens), np.bool_)
+    return EpisodeTokens(
+        tokens=tokens,
+        is_action=none,
+        labels=tokens.ids,
+        repeats=none,
+        steps=np.array([0, len(tokens)]),
+        episodes=np.array([0, 1]),
+        vocabulary=vocabulary,
+    )
 
 
 def join(runs: Sequence[EpisodeTokens], vocabulary: Vocabulary) -> EpisodeTokens:
     """The episodes of all `runs`, end to end."""
-    return _indexed(
-        concatenate([run.tokens for run in runs]),
-        np.concatenate([run.is_action for run in runs]),
-        np.concatenate([run.labels for run in runs]),
-        np.concatenate([run.repeats for run in runs]),
-        _joined([run.steps for run in runs]),
-        _joined([run.episodes for run in runs]),
-        vocabulary,
+    return EpisodeTokens(
+        tokens=concatenate([run.tokens for run in runs]),
+        is_action=np.concatenate([run.is_action for run in runs]),
+        labels=np.concatenate([run.labels for run in runs]),
+        repeats=np.concatenate([run.repeats for run in runs]),
+        steps=offsets_of(np.concatenate([np.diff(run.steps) for run in runs])),
+        episodes=offsets_of(np.concatenate([np.diff(run.episodes) for run in runs])),
+        vocabulary=vocabulary,
     )
-
-
-def _joined(offsets: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Offsets of runs laid end to end, from the offsets of each."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.diff(run) for run in offsets]))])
 
 
 def without_last(

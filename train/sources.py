@@ -143,7 +143,8 @@ class ControlSource:
             last += [window[1] for window in windows]
             rows.append(tuple(bisect_right(self._firsts, start) - 1 for start in starts if start > 0))
         tokens, target, labels = self._tokens.windows(np.array(first, np.int64), np.array(last, np.int64))
-        runs = split(tokens, np.array(lengths), patch_id=self._tokens.patch_id, chunk_id=self._tokens.chunk_id)
+        vocabulary = self._tokens.vocabulary
+        runs = split(tokens, np.array(lengths), patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
         documents, start = [], 0
         for run, length, made_of in zip(runs, lengths, rows, strict=True):
             stop = start + length
