@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,23 +30,23 @@ from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.recording import folder_name
 from gato_lite.lock import FolderLock
 from gato_lite.run import load
-from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.asking import Rounds
 from gato_lite.train.console import bar, share_bar, write_whole
 from gato_lite.train.cores import usable_cores
-from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
+from gato_lite.train.datasets import open_data
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.films import film_tasks
 from gato_lite.train.inspect import control_stream, document_streams
 from gato_lite.train.language import CaptionScore, TextScore, score_captions, score_text
-from gato_lite.train.loop import Length, Progress, Trainer
+from gato_lite.train.loop import Length, Progress
 from gato_lite.train.plans import Plan, find_plan, record_plan
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.report import write_report
 from gato_lite.train.report_data import collect_report
-from gato_lite.train.run_folder import prepare_run
+from gato_lite.train.settings import NEVER_S
 from gato_lite.train.summary import summary_table
 from gato_lite.train.token_rows import TokenStream
+from gato_lite.train.training import begin
 
 EVALUATION_SHARE: Final = 0.13
 """Share of the minutes kept for evaluation and the page."""
@@ -131,7 +131,7 @@ def _claim(out: Path, *, overwrite: bool) -> None:
 
 
 def _train(out: Path, plan: Plan, clock: Clock, workers: int) -> Path:
-    run, config, vocabulary, scale = out / "run", find_recipe("demo"), Vocabulary.shipped(), _scale(clock.minutes)
+    run, scale = out / "run", _scale(clock.minutes)
     with clock.stage("recording"), bar("Recording the experts", "episodes") as show:
         recorded = record_plan(plan, out / "data", scale=scale, workers=workers, on_progress=show)
     with FolderLock(run), share_bar("Training") as share:
@@ -139,13 +139,9 @@ def _train(out: Path, plan: Plan, clock: Clock, workers: int) -> Path:
         def report(progress: Progress) -> None:
             share(progress.done, f"loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s")
 
-        data = [(open_data(name), weight) for name, weight in (*recorded, *plan.documents.items())]
-        gato = prepare_run(
-            config, [dataset for dataset, _ in data], run, training={"recipe": "demo", "minutes": clock.minutes}
-        )
-        weighted = weighted_sources(data, vocabulary, config)
-        mixture = make_mixture(weighted, vocabulary, config)
-        trainer = Trainer(gato, mixture, run, config, _length(clock, 0.0), on_progress=report)
+        config = replace(find_recipe("demo"), evaluate_every_s=NEVER_S)
+        data = [*recorded, *plan.documents.items()]
+        trainer, weighted = begin(config, data, run, length=Length(minutes=clock.minutes), on_progress=report)
         rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, scale=scale, workers=workers)
         rounds.train(lambda: _length(clock, trainer.elapsed_s))
     clock.spent["asking the experts"] = rounds.seconds

@@ -40,7 +40,7 @@ from gato_lite.train.loop import Length
 from gato_lite.train.new_task_scores import Cell, Found, Point, Way, point
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.scores import TaskScore
-from gato_lite.train.settings import TrainConfig
+from gato_lite.train.settings import NEVER_S, TrainConfig
 from gato_lite.train.training import of_shape, train_run
 
 WAYS: Final[tuple[Way, ...]] = ("tuned", "nothing", "rehearsed")
@@ -55,8 +55,6 @@ REHEARSED: Final = ("toy/Taxi", "babyai/GoToLocal", "sokoban/Sokoban7x7")
 """Some of them; the others tell what rehearsal does for tasks that are not rehearsed."""
 SEED_STEP: Final = 1_000_000
 """Environment seeds from the demonstrations of one seed to those of the next."""
-NEVER_S: Final = 1e9
-"""Seconds: no checkpoint and no evaluation before the end."""
 
 
 @dataclass(frozen=True, kw_only=True)

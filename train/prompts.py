@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from gato_lite.envs.dataset import Dataset, Episodes
-from gato_lite.run import find_run, read_run_config
+from gato_lite.run import read_run_config
 from gato_lite.slots import Demonstration
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
@@ -35,7 +35,7 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
         run: folder of the run.
         tasks: names.
         given: datasets or folders of datasets; none takes those that the run was trained on and that are still where
-            its configuration names them, or the folder `data` beside it where it names none, as the demo lays it out.
+            its configuration names them.
 
     Raises:
         FileNotFoundError: a given folder holds no dataset.
@@ -45,11 +45,11 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
         name for name, _ in read_run_config(run).training.get("data", []) if name not in SHIPPED
     ]
     folders: list[Path] = []
-    for name in names or [str(find_run(run).parent / "data")]:
+    for name in names:
         try:
             folders += dataset_folders(name)
         except FileNotFoundError:
-            if given or not names:
+            if given:
                 raise
     found: dict[str, Path] = {}
     wanted = list(tasks)
@@ -61,7 +61,7 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
             found[task] = folder
     missing = [name for name in wanted if name not in found]
     if missing:
-        where = ", ".join([str(folder) for folder in folders] or names)
+        where = ", ".join([str(folder) for folder in folders] or names) or "the run's data"
         raise ValueError(
             f"prompts need recorded episodes of every task, expected them in {where}, "
             f"found none of {', '.join(missing)}; give their datasets with --prompts, or name other --tasks"

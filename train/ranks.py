@@ -10,16 +10,18 @@ the others are told. The data and the run's folder have to be there for all.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,13 @@ class Ranks:
     def wait(self) -> None:
         """Goes on when all ranks are here."""
         self.largest([0.0])
+
+    def in_turns(self, make: Callable[[], Made]) -> Made:
+        """What `make` gives on each rank, called by the others when the first is done: it writes what they read."""
+        if self.is_first:
+            made = make()
+        self.wait()
+        return made if self.is_first else make()
 
 
 ALONE: Final = Ranks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, Final, Literal, get_type_hints
 
 import msgspec
 
@@ -13,6 +13,8 @@ from gato_lite.names import unknown_name
 
 Augment = Literal["none", "moved", "recoloured"]
 """What a draw does to pictures; each does what the one before does."""
+NEVER_S: Final = 1e9
+"""Seconds: no checkpoint and no evaluation before the end."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from gato_lite.train.plans import Plan
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.run_folder import is_begun, prepare_run
 from gato_lite.train.settings import TrainConfig
+from gato_lite.train.sources import Source
 
 
 def train_run(
@@ -72,7 +73,7 @@ def train_run(
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
     check_beginning(init=init, text_model=text_model, resume=resume, from_step=from_step)
     with FolderLock(out) if ranks.is_first else nullcontext():
-        return _train_run(
+        trainer, weighted = begin(
             config,
             data,
             out,
@@ -82,11 +83,15 @@ def train_run(
             resume=resume,
             from_step=from_step,
             overwrite=overwrite,
-            plan=plan,
-            workers=workers,
             on_progress=on_progress,
             ranks=ranks,
         )
+        if plan is None:
+            trainer.train()
+        else:
+            rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, workers=workers)
+            rounds.train(lambda: length.less(rounds.seconds, rounds.cpu_seconds))
+    return out
 
 
 def check_beginning(*, init: Path | None, text_model: Path | None, resume: bool, from_step: int | None) -> None:
@@ -106,27 +111,29 @@ def check_beginning(*, init: Path | None, text_model: Path | None, resume: bool,
         _vocabulary(text_model)
 
 
-def _train_run(
+def begin(
     config: TrainConfig,
     data: Sequence[tuple[str, float]],
     out: Path,
     *,
     length: Length,
-    init: Path | None,
-    text_model: Path | None,
-    resume: bool,
-    from_step: int | None,
-    overwrite: bool,
-    plan: Plan | None,
-    workers: int,
-    on_progress: Callable[[Progress], None] | None,
-    ranks: Ranks,
-) -> Path:
-    """`train_run` in a folder that nobody else writes into."""
+    init: Path | None = None,
+    text_model: Path | None = None,
+    resume: bool = False,
+    from_step: int | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[Trainer, list[tuple[Source, float]]]:
+    """What is to train a run, which then knows its data and its pictures, and the weighted sources that it begins with.
+
+    Arguments and errors as of `train_run`, but that nobody else may write into `out` meanwhile.
+    """
     datasets = [(open_data(name), weight) for name, weight in data]
+    opened = [dataset for dataset, _ in datasets]
     begun = is_begun(out, resume=resume)
     if not begun:
-        check_apart([dataset for dataset, _ in datasets])
+        check_apart(opened)
     first = None if init is None else load(init)
     if first is not None:
         config = of_shape(config, first)
@@ -142,21 +149,19 @@ def _train_run(
         **({} if init is None else {"init": str(init)}),
         **({} if text_model is None else {"text_model": str(text_model)}),
     }
-    if not ranks.is_first:
-        ranks.wait()  # the first rank makes the folder that the others read
-    gato = prepare_run(
-        config,
-        [dataset for dataset, _ in datasets],
-        out,
-        training=training,
-        shape=None if first is None else first.config,
-        vocabulary=vocabulary,
-        known=() if first is None else first.formats,
-        resume=resume or not ranks.is_first,
-        overwrite=overwrite,
+    gato = ranks.in_turns(
+        lambda: prepare_run(
+            config,
+            opened,
+            out,
+            training=training,
+            shape=None if first is None else first.config,
+            vocabulary=vocabulary,
+            known=() if first is None else first.formats,
+            resume=resume or not ranks.is_first,  # the first rank makes the folder that the others read
+            overwrite=overwrite,
+        )
     )
-    if ranks.is_first:
-        ranks.wait()
     tasks = all_tasks()
     known = [tasks[task.name] for task in gato.formats if task.name in tasks and tasks[task.name].installed]
     evaluate = evaluator(known) if known else None
@@ -165,12 +170,7 @@ def _train_run(
         trainer.resume(from_step)
     if first is not None and not trainer.step:
         gato.load_state_dict(first.state_dict())
-    if plan is None:
-        trainer.train()
-    else:
-        rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, workers=workers)
-        rounds.train(lambda: length.less(rounds.seconds, rounds.cpu_seconds))
-    return out
+    return trainer, weighted
 
 
 def _vocabulary(text_model: Path | None) -> Vocabulary:

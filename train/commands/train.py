@@ -125,7 +125,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     if not is_begun(options.out, resume=options.resume):
         check_apart([open_data(name) for name, _ in data])  # before anything is recorded
     if plan is not None:
-        data = [*_record(options, plan, ranks), *data]
+        data = [*ranks.in_turns(lambda: _record(options, plan)), *data]
     last: Progress | None = None
     with share_bar("training") as show:
         show(0.0, "reading the data")
@@ -154,16 +154,11 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     return last
 
 
-def _record(options: Options, plan: Plan, ranks: Ranks) -> list[tuple[str, float]]:
-    """The plan's recordings with their weights, made by the first rank while the others wait."""
+def _record(options: Options, plan: Plan) -> list[tuple[str, float]]:
+    """The plan's recordings with their weights."""
     from gato_lite.train.cores import usable_cores
     from gato_lite.train.plans import record_plan
 
     out = Path("data") / options.recipe if options.recordings is None else options.recordings
-    data: list[tuple[str, float]] = []
-    for turn in range(2):
-        if ranks.is_first == (turn == 0):
-            with bar(f"recording into {out}", "episodes") as show:
-                data = record_plan(plan, out, workers=usable_cores(), on_progress=show)
-        ranks.wait()
-    return data
+    with bar(f"recording into {out}", "episodes") as show:
+        return record_plan(plan, out, workers=usable_cores(), on_progress=show)
