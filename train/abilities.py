@@ -28,17 +28,10 @@ from gato_lite.generate import write_answers
 from gato_lite.model import Gato
 from gato_lite.names import unknown_name
 from gato_lite.run import read_run_config
-from gato_lite.train.baselines import (
-    bits_per_byte_unigram,
-    bits_per_byte_xz,
-    caption_scores,
-    nearest_neighbour_captions,
-    style_of,
-)
+from gato_lite.train.baselines import caption_scores, nearest_neighbour_captions, style_of
 from gato_lite.train.console import OnProgress, print_note
 from gato_lite.train.document_scores import Answer, DocumentScore
-from gato_lite.train.language import bits_per_byte
-from gato_lite.train.ngram import bits_per_byte_ngram
+from gato_lite.train.language import text_score
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.shelf import dataset_folder
 from gato_lite.train.statistics import interval, resampled_means
@@ -145,6 +138,7 @@ def score_documents(
     n: int = 1000,
     seed: int = 0,
     beams: int = 1,
+    max_tokens: int = MAX_TOKENS,
     on_progress: OnProgress | None = None,
 ) -> DocumentScore:
     """Scores a model on the held-out documents of a dataset.
@@ -155,6 +149,7 @@ def score_documents(
         n: most documents; of more, that many are drawn.
         seed: of that draw.
         beams: of the search for an answer; 1 is greedy.
+        max_tokens: pieces of the longest answer.
         on_progress: called with documents done and in all.
 
     Raises:
@@ -163,20 +158,26 @@ def score_documents(
     test, train = held_out(dataset, n, seed), dataset.read_documents("train")
     ability = ability_of(dataset)
     if ability == "text":
-        return _text(gato, train, test)
-    answers = _answers(gato, test, beams, on_progress)
+        return text_score(gato, train, test)
+    answers = _answers(gato, test, beams, max_tokens, on_progress)
     if ability == "translation":
         return msgspec.structs.replace(translation_score(test, answers), beams=beams)
     blind: list[str] = []
     if ability == "question" and any(document.image is not None for document in test):
-        blind = _answers(gato, test, beams, blind=True)
+        blind = _answers(gato, test, beams, max_tokens, blind=True)
     return msgspec.structs.replace(
         _exact(ability, train, test, answers, blind, np.random.default_rng(seed)), beams=beams
     )
 
 
 def _answers(
-    gato: Gato, documents: Sequence[Document], beams: int, on_progress: OnProgress | None = None, *, blind: bool = False
+    gato: Gato,
+    documents: Sequence[Document],
+    beams: int,
+    max_tokens: int,
+    on_progress: OnProgress | None = None,
+    *,
+    blind: bool = False,
 ) -> list[str]:
     """What the model answers; `blind` leaves the pictures away. Prompts of like length share a forward."""
     answers = [""] * len(documents)
@@ -190,7 +191,7 @@ def _answers(
             ]
             for document in some
         ]
-        written = write_answers(gato, asked, max_tokens=MAX_TOKENS, beams=beams)
+        written = write_answers(gato, asked, max_tokens=max_tokens, beams=beams)
         for index, text in zip(order[start : start + BATCH], written, strict=True):
             answers[index] = text
         if on_progress is not None:
@@ -328,21 +329,6 @@ def translation_score(test: Sequence[Document], answers: Sequence[str]) -> Docum
         groups=groups,
         signatures={"chrF": str(chrf.get_signature()), "BLEU": str(bleu.get_signature())},
         examples=_examples(test, answers),
-    )
-
-
-def _text(gato: Gato, train: Sequence[Document], test: Sequence[Document]) -> DocumentScore:
-    known, asked = ([document.text for document in documents] for documents in (train, test))
-    return DocumentScore(
-        ability="text",
-        metric=ABILITIES["text"],
-        mean=bits_per_byte(gato, asked),
-        n=len(test),
-        baselines={
-            "xz": bits_per_byte_xz(known, asked),
-            "byte 5-gram": bits_per_byte_ngram(known, asked),
-            "piece frequencies": bits_per_byte_unigram(known, asked, gato.vocabulary.text),
-        },
     )
 
 

@@ -3,7 +3,6 @@
     OUT/data/TASK            experts' episodes, as `gato-lite record` writes them
     OUT/run                  the run; its report.html is the page, its asked/ what the experts were asked about
     OUT/scores.json          as `gato-lite eval --json` writes them
-    OUT/language.json        captions and text beside their baselines, and what the time went to
 
 The minutes are those of the whole command. Recording takes what it takes; evaluation and the page are given a share of
 the time; training gets the rest, and its schedule ends when that does.
@@ -30,14 +29,15 @@ from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.recording import folder_name
 from gato_lite.lock import FolderLock
 from gato_lite.run import load
+from gato_lite.train.abilities import documents_of_run, score_documents
 from gato_lite.train.asking import Rounds
-from gato_lite.train.console import bar, share_bar, write_whole
+from gato_lite.train.console import bar, share_bar, to_json, write_whole
 from gato_lite.train.cores import usable_cores
 from gato_lite.train.datasets import open_data
+from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.films import film_tasks
 from gato_lite.train.inspect import control_stream, document_streams
-from gato_lite.train.language import CaptionScore, TextScore, score_captions, score_text
 from gato_lite.train.loop import Length, Progress
 from gato_lite.train.plans import Plan, find_plan, record_plan
 from gato_lite.train.recipes import find_recipe
@@ -52,6 +52,8 @@ EVALUATION_SHARE: Final = 0.13
 """Share of the minutes kept for evaluation and the page."""
 EPISODES: Final = 100
 """Evaluation episodes of each task; fewer in a demo of less than ten minutes, but at least 5."""
+NAME: Final = 24
+"""Pieces of the longest name of a picture: a model that has learnt little would write on and on."""
 
 
 @dataclass
@@ -77,15 +79,6 @@ class Clock:
         finally:
             inside = sum(self.spent.values()) - before
             self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - began - inside
-
-
-class LanguageScores(msgspec.Struct, frozen=True, kw_only=True):
-    """OUT/language.json: what the model names and writes, and what the time went to."""
-
-    captions: CaptionScore
-    text: TextScore
-    seconds: dict[str, float]
-    """By stage."""
 
 
 def run_demo(out: Path, *, minutes: float = 10.0, overwrite: bool = False) -> None:
@@ -120,7 +113,7 @@ def _claim(out: Path, *, overwrite: bool) -> None:
     if found:
         if not overwrite:
             raise FileExistsError(f"'{out}' is not empty; replace it with --overwrite, or use another --out")
-        known = {"data", "run", "scores.json", "language.json"}
+        known = {"data", "run", "scores.json", "language.json"}  # the last of older demos
         if found - known or not any((out / "data").glob("*/part-*.parquet")):
             raise FileExistsError(
                 f"'{out}' holds something that is not a demo; delete it yourself or use another --out"
@@ -164,17 +157,14 @@ def _evaluate_and_report(out: Path, run: Path, plan: Plan, clock: Clock, workers
     with clock.stage("evaluation"), bar("Evaluating", "episodes") as show:
         scores = evaluate_run(run, episodes=episodes, workers=workers, on_progress=show)
     with clock.stage("films and words"), bar("Filming", "films") as show:
-        films, captions, text = _films_and_words(run, list(plan.parts()), workers, show)
-    language = LanguageScores(captions=captions, text=text, seconds=clock.spent)
-    for name, found in (("scores.json", scores), ("language.json", language)):
-        write_whole(out / name, msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+        films, documents = _films_and_words(run, list(plan.parts()), workers, show)
+    scores = msgspec.structs.replace(scores, documents=documents)
+    write_whole(out / "scores.json", to_json(scores) + "\n")
     data = collect_report(
         run,
         load(run),
         scores,
         command=f"gato-lite demo --out {out} --minutes {clock.minutes:g}",
-        captions=captions,
-        text=text,
         films=films,
         streams=_streams(run, out / "data"),
         seconds=clock.spent,
@@ -187,20 +177,19 @@ def _evaluate_and_report(out: Path, run: Path, plan: Plan, clock: Clock, workers
 
 def _films_and_words(
     run: Path, names: Sequence[str], workers: int, show: Callable[[int, int], None]
-) -> tuple[dict[str, Path], CaptionScore, TextScore]:
+) -> tuple[dict[str, Path], dict[str, DocumentScore]]:
     """Films in other processes, while this one names the held-out pictures and writes."""
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
         filming = [pool.submit(_film, run, name) for name in names]
         gato = load(run)
-        emoji, text = (open_data(name) for name in ("emoji", "text"))
-        captions = score_captions(gato, emoji.read_documents("train"), emoji.read_documents("test"))
-        train_text, test_text = ([d.text for d in text.read_documents(split)] for split in ("train", "test"))
-        written = score_text(gato, train_text, test_text)
+        documents = {
+            name: score_documents(gato, dataset, max_tokens=NAME) for name, dataset in documents_of_run(run).items()
+        }
         made: dict[str, Path] = {}
         for done, future in enumerate(as_completed(filming)):
             made |= future.result()
             show(done + 1, len(names))
-    return {name: made[name] for name in names if name in made}, captions, written
+    return {name: made[name] for name in names if name in made}, documents
 
 
 def _one_thread() -> None:

@@ -1,6 +1,6 @@
 """`report.html`: everything about a run on one page, in one file that works offline.
 
-    write_report(run / "report.html", ReportData(scores=scores, captions=…, text=…, films=…, …))
+    write_report(run / "report.html", ReportData(scores=scores, films=…, …))
 
 Scores against random and expert, a film of each agent, pictures with the model's captions, text that it continued,
 learning curves, timesteps token by token, and how all of it was made. Whatever a run does not have is left out. The
@@ -19,13 +19,7 @@ from gato_lite.train.report_curves import curve_section
 from gato_lite.train.report_data import ReportData, mean
 from gato_lite.train.report_documents import DOES, abilities, document_section, is_share, rivals, shown
 from gato_lite.train.report_scores import comparison_section, published_section, score_section
-from gato_lite.train.report_sections import (
-    film_section,
-    picture_section,
-    stream_section,
-    text_section,
-    versus,
-)
+from gato_lite.train.report_sections import film_section, stream_section, versus
 from gato_lite.train.wording import number, percent
 from gato_lite.whole import replacing
 
@@ -113,20 +107,6 @@ def _sections(data: ReportData) -> list[Section]:
     if data.scores.tasks:
         found.append(Section("scores", "Scores", _about_scores(data), score_section(data.scores)))
     found += _side_by_side(data.scores)
-    if data.captions is not None:
-        named, rival = percent(data.captions.exact), percent(data.captions.baseline_exact)
-        about = (
-            f"{data.captions.n} held-out pictures. The model names {named} to the letter; "
-            f"the name of the most similar training picture of another style is right for {rival}."
-        )
-        found.append(Section("pictures", "Pictures it names", about, picture_section(data.captions)))
-    if data.text is not None:
-        own, unigram, xz = (number(bits) for bits in (data.text.bits_per_byte, data.text.unigram, data.text.xz))
-        about = (
-            f"Held-out text costs the model {own} bits per byte; piece frequencies {unigram}, "
-            f"xz after reading the training text {xz}. Less is better."
-        )
-        found.append(Section("text", "Text it continues", about, text_section(data.text)))
     for name, score in data.scores.documents.items():
         told, content = document_section(name, score)
         does = DOES[score.ability]
@@ -174,9 +154,7 @@ def _about_scores(data: ReportData) -> str:
 def _headline(data: ReportData, links: str) -> str:
     n_task = len(data.scores.tasks)
     does = [f"plays {n_task} tasks"] if n_task else []
-    does += ["names pictures"] if data.captions is not None else []
-    does += ["writes"] if data.text is not None else []
-    does += [what for what in abilities(data.scores.documents) if what not in does]
+    does += abilities(data.scores.documents)
     title = "One set of weights " + (", ".join(does[:-1]) + " and " + does[-1] if len(does) > 1 else "".join(does))
     where = f" on {data.machine}" if data.total_minutes is not None else ""  # trained and evaluated by one command
     trained = f", trained for {number(data.training_minutes, 1)} minutes{where}" if data.training_minutes else ""
@@ -214,15 +192,6 @@ def _cards(data: ReportData) -> list[str]:
         unit = f"of {found.n:,}" if is_share(found) else ""
         label = f"{name.partition('/')[2]}: {found.metric}"
         cards.append(_card(label, shown(found, found.mean), unit, versus(rivals(found, most=2))))
-    if data.captions is not None:
-        exact, baseline = data.captions.exact, data.captions.baseline_exact
-        rows = [("model", exact, percent(exact), True), ("most similar", baseline, percent(baseline), False)]
-        cards.append(_card("Pictures named to the letter", percent(exact), f"of {data.captions.n}", versus(rows)))
-    if data.text is not None:
-        text = data.text
-        rows = [("model", text.bits_per_byte, number(text.bits_per_byte), True)]
-        rows += [(n, v, number(v), False) for n, v in (("xz", text.xz), ("unigram", text.unigram))]
-        cards.append(_card("Held-out text", number(text.bits_per_byte), "bits per byte", versus(rows)))
     total = (
         "" if data.total_minutes is None else f"{number(data.total_minutes, 1)} minutes in all, recording to this page"
     )

@@ -16,7 +16,6 @@ from gato_lite.train.token_rows import TokenStream
 
 if TYPE_CHECKING:
     from gato_lite.model import Gato
-    from gato_lite.train.language import CaptionScore, TextScore
     from gato_lite.train.scores import Scores
 
 _PACKAGES: Final = ("gato_lite", "torch", "numpy", "gymnasium", "minigrid")
@@ -36,7 +35,7 @@ class ReportData:
     command: str
     """What was typed to make it."""
     scores: Scores
-    """Per task and suite."""
+    """Per task, suite and dataset of documents."""
     n_parameters: int
     """Trained scalars."""
     training_minutes: float
@@ -45,8 +44,6 @@ class ReportData:
     """From the start of the command; None where it is not known."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """What the time went to, by stage."""
-    captions: CaptionScore | None = None
-    text: TextScore | None = None
     films: Mapping[str, Path] = field(default_factory=dict)
     """The .mp4 of each task, in the order shown."""
     streams: Sequence[TokenStream] = ()
@@ -81,8 +78,6 @@ def collect_report(
     scores: Scores,
     *,
     command: str,
-    captions: CaptionScore | None = None,
-    text: TextScore | None = None,
     films: Mapping[str, Path] | None = None,
     streams: Sequence[TokenStream] = (),
     seconds: Mapping[str, float] | None = None,
@@ -96,8 +91,6 @@ def collect_report(
         gato: its model.
         scores: of the model.
         command: what was typed to make it.
-        captions: held-out pictures named.
-        text: held-out text continued.
         films: the .mp4 of each task.
         streams: what to draw token by token.
         seconds: what the time went to, by stage.
@@ -118,8 +111,6 @@ def collect_report(
         training_minutes=metrics[-1]["elapsed_s"] / 60 if metrics else 0.0,
         total_minutes=total_minutes,
         seconds=seconds or {},
-        captions=captions,
-        text=text,
         films=films or {},
         streams=streams,
         metrics=metrics,

@@ -8,7 +8,7 @@ from typing import Final
 
 from gato_lite.envs.format import Ability
 from gato_lite.train.document_scores import Answer, DocumentScore
-from gato_lite.train.report_sections import answered_picture, versus
+from gato_lite.train.report_sections import data_uri, versus
 from gato_lite.train.wording import number, percent
 
 DOES: Final[dict[Ability, str]] = {
@@ -66,21 +66,48 @@ def _groups(score: DocumentScore) -> str:
 def answers(score: DocumentScore) -> str:
     """Some answers, right and wrong, evenly spread over the held-out documents."""
     pictures = [_picture(answer) for answer in score.examples if answer.image is not None]
-    texts = [_text(answer) for answer in score.examples if answer.image is None]
+    show = _continued if score.ability == "text" else _answered
+    texts = [show(answer) for answer in score.examples if answer.image is None]
     return (f'<div class="pictures">{"".join(pictures)}</div>' if pictures else "") + "".join(texts)
 
 
 def _picture(answer: Answer) -> str:
+    """One picture with what the model says of it, a sign for right or wrong, and a note."""
     assert answer.image is not None
+    is_right = answer.answer.strip().lower() == answer.truth.strip().lower()
+    said = escape(answer.answer.strip()) or "<em>nothing</em>"
+    meant = "" if is_right else f'<span class="truth">is: {escape(answer.truth)}</span>'
     note = " · ".join(part for part in (answer.prompt, answer.group) if part)
-    return answered_picture(answer.image, answer.answer, answer.truth, note or None)
+    small = f'<span class="style">{escape(note)}</span>' if note else ""
+    verdict, sign = ("right", "✓") if is_right else ("wrong", "✗")
+    mark = f'<span class="mark" aria-hidden="true">{sign}</span><span class="hidden">{verdict}: </span>'
+    source = data_uri("image/png", answer.image)
+    return (
+        f'<figure class="picture {verdict}"><img src="{source}" alt="{escape(answer.truth)}"><figcaption>'
+        f'<span class="line">{mark}<span class="said">{said}</span></span>{meant}{small}</figcaption></figure>'
+    )
 
 
-def _text(answer: Answer) -> str:
-    columns = (("own", "the model answers", answer.answer), ("real", "what is right", answer.truth))
-    two = "".join(f'<div class="{kind}"><h4>{what}</h4>{escape(text)}</div>' for kind, what, text in columns)
-    prompt = f'<div class="prompt">{escape(answer.prompt)}</div>'
-    return f'<article class="passage">{prompt}<div class="two">{two}</div></article>'
+def _answered(answer: Answer) -> str:
+    own, truth = escape(answer.answer), escape(answer.truth)
+    return _passage(answer.prompt, ("the model answers", own), ("what is right", truth))
+
+
+def _continued(answer: Answer) -> str:
+    """A prompt that ends inside a word hands its last part on, so that both ends of the word can be read."""
+    prompt, words = answer.prompt, answer.prompt.split()
+    begun = "" if not words or answer.truth[:1].isspace() or prompt[-1:].isspace() else words[-1]
+    handed = f"<i>{escape(begun)}</i>" if begun else ""
+    own, truth = (f"{handed}{escape(text if begun else text.lstrip())} …" for text in (answer.answer, answer.truth))
+    head = prompt.removesuffix(begun).strip()
+    return _passage(head, ("the model goes on", own), ("the text goes on", truth))
+
+
+def _passage(prompt: str, own: tuple[str, str], real: tuple[str, str]) -> str:
+    """A prompt, and two texts after it with their headings, as HTML."""
+    columns = (("own", *own), ("real", *real))
+    two = "".join(f'<div class="{kind}"><h4>{what}</h4>{text}</div>' for kind, what, text in columns)
+    return f'<article class="passage"><div class="prompt">{escape(prompt)}</div><div class="two">{two}</div></article>'
 
 
 def abilities(documents: Mapping[str, DocumentScore]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The parts of a report that show films, pictures, text and tokens, each a function from values to HTML."""
+"""The parts of a report that show films and tokens, each a function from values to HTML, and what other parts share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from gato_lite.train.token_rows import TokenRow, TokenStream, patch_png
 from gato_lite.train.wording import number, percent, short
 
 if TYPE_CHECKING:
-    from gato_lite.train.language import CaptionScore, TextScore
     from gato_lite.train.scores import Scores, TaskScore
 
 FILM_BUDGET: Final = 10_000_000
@@ -74,61 +73,6 @@ def _in_short(name: str, score: TaskScore | None) -> str:
         return suite
     result = f"{percent(score.success)} solved" if score.success is not None else f"mean return {number(score.mean, 0)}"
     return f"{suite} · {result}" if suite else result
-
-
-# -- pictures and text
-
-
-def picture_section(score: CaptionScore) -> str:
-    """Pictures with the model's caption; right and wrong differ in sign and words."""
-    figures = [
-        answered_picture(
-            example.image, example.caption, example.truth, f"{example.style} style" if example.style else None
-        )
-        for example in score.examples
-    ]
-    return f'<div class="pictures">{"".join(figures)}</div>'
-
-
-def answered_picture(image: bytes, answer: str, truth: str, note: str | None) -> str:
-    """One picture with what the model says of it, a sign for right or wrong, and a note."""
-    is_right = answer.strip().lower() == truth.strip().lower()
-    said = escape(answer.strip()) or "<em>nothing</em>"
-    meant = "" if is_right else f'<span class="truth">is: {escape(truth)}</span>'
-    small = f'<span class="style">{escape(note)}</span>' if note else ""
-    verdict, sign = ("right", "✓") if is_right else ("wrong", "✗")
-    mark = f'<span class="mark" aria-hidden="true">{sign}</span><span class="hidden">{verdict}: </span>'
-    source = data_uri("image/png", image)
-    return (
-        f'<figure class="picture {verdict}"><img src="{source}" alt="{escape(truth)}"><figcaption>'
-        f'<span class="line">{mark}<span class="said">{said}</span></span>{meant}{small}</figcaption></figure>'
-    )
-
-
-def text_section(score: TextScore) -> str:
-    """Continuations beside what the text really says."""
-    return "".join(_passage(example.prompt, example.continuation, example.truth) for example in score.examples)
-
-
-def _passage(prompt: str, continuation: str, truth: str) -> str:
-    """A prompt that ends inside a word hands its last part on, so that both ends of the word can be read."""
-    begun = "" if truth[:1].isspace() or prompt[-1:].isspace() else _last_word(prompt)
-    head = prompt[: len(prompt) - len(begun)] if begun else prompt
-    handed = f"<i>{escape(begun)}</i>" if begun else ""
-
-    def column(name: str, words: str, text: str) -> str:
-        shown = escape(text if begun else text.lstrip())
-        return f'<div class="{name}"><h4>{words}</h4>{handed}{shown} …</div>'
-
-    return (
-        f'<article class="passage"><div class="prompt">{escape(head.strip())}</div><div class="two">'
-        f"{column('own', 'the model goes on', continuation)}{column('real', 'the text goes on', truth)}</div></article>"
-    )
-
-
-def _last_word(text: str) -> str:
-    parts = text.split()
-    return parts[-1] if parts else ""
 
 
 # -- tokens

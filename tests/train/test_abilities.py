@@ -57,6 +57,8 @@ def test_answers_are_those_of_generate(gato: Gato, tmp_path: Path) -> None:
         generate(gato, "a", max_tokens=abilities.MAX_TOKENS),
     ]
     assert (score.n, score.ability, score.metric) == (2, "dialogue", "exact match")
+    short = score_documents(gato, dataset, max_tokens=2).examples[1].answer
+    assert short == generate(gato, "a", max_tokens=2) != score.examples[1].answer
     other_size = Gato(gato.config).eval()
     other_size.pictures = PictureFit(side=48)
     assert score_documents(other_size, dataset).examples == score.examples, "documents are seen as they are stored"

@@ -9,11 +9,10 @@ import torch
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
 from gato_lite.envs.dataset import Document
-from gato_lite.exchange import Exchange, text_tokens
+from gato_lite.exchange import text_tokens
 from gato_lite.model import Gato
 from gato_lite.train import language
-from gato_lite.train.language import bits_per_byte, score_captions, score_text
-from gato_lite.train.pictures import encode_png
+from gato_lite.train.language import bits_per_byte, text_score
 
 TEXTS = ["", "One boat.", "A much longer text, é and 🧿, which takes several windows. " * 6, "x"]
 
@@ -80,41 +79,31 @@ def test_a_uniform_guess() -> None:
     assert bits_per_byte(gato, [""]) == 0.0
 
 
-def picture(colour: int) -> bytes:
-    return encode_png(np.full((16, 16, 3), colour, np.uint8))
-
-
-def test_captions_are_compared_with_the_nearest_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = [Document(picture(0), "black", group="a"), Document(picture(255), "white", group="b")]
-    test = [Document(picture(10), "black", "test", "b"), Document(picture(250), "snow", "test", "a")]
-    asked: list[int] = []
-
-    def named(gato: Gato, prompts: list[list[Exchange]], *, max_tokens: int) -> list[str]:
-        asked.append(len(prompts))
-        pictures = [turn.image for (turn,) in prompts if turn == Exchange(image=turn.image) and turn.image is not None]
-        return ["Black" if shown.mean() < 128 else "snow flake" for shown in pictures]
-
-    monkeypatch.setattr(language, "write_answers", named)
-    found = score_captions(gato_of(16), train, test, batch=1, n_example=5)
-    assert asked == [1, 1]
-    assert (found.exact, found.n) == (0.5, 2)
-    assert found.token_f1 == pytest.approx((1.0 + 2 / 3) / 2)
-    assert found.baseline_exact == 0.5
-    assert [(e.caption, e.truth, e.style) for e in found.examples] == [
-        ("Black", "black", "b"),
-        ("snow flake", "snow", "a"),
-    ]
-    assert found.examples[0].image == picture(10)
-
-
-def test_text_is_scored_beside_unigram_and_xz() -> None:
+def test_text_is_scored_beside_what_does_not_understand_and_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "EXAMPLES", 2)
+    monkeypatch.setattr(language, "PIECES", 5)
     gato = gato_of(64)
-    train, test = ["the boat and the sea " * 40] * 3, ["the sea and a boat " * 40, "short"]
-    found = score_text(gato, train, test, n_example=2, prompt_pieces=5, answer_pieces=4)
-    assert found.bits_per_byte == bits_per_byte(gato, test)
-    assert 0 < found.xz < found.unigram
-    assert found.n_bytes == sum(map(len, test))
+    train = [Document(None, "the boat and the sea " * 40)] * 3
+    test = [Document(None, "short", "test"), Document(None, "the sea and a boat " * 40, "test", "novels")]
+    found = text_score(gato, train, test)
+    assert found.mean == bits_per_byte(gato, [document.text for document in test])
+    assert 0 < found.baselines["xz"] < found.baselines["piece frequencies"]
+    assert (found.n, found.low) == (2, None)
     (example,) = found.examples
-    pieces = gato.vocabulary.text.encode(test[0])
-    assert example.prompt + example.truth == gato.vocabulary.text.decode(pieces[:9])
-    assert score_text(gato, train, test, n_example=2, prompt_pieces=5, answer_pieces=4) == found
+    pieces = gato.vocabulary.text.encode(test[1].text)
+    assert example.prompt + example.truth == gato.vocabulary.text.decode(pieces[:10])
+    assert example.answer
+    assert (example.image, example.group) == (None, "novels")
+    assert text_score(gato, train, test) == found
+
+
+@pytest.mark.parametrize("context_length", [16, 64])
+def test_a_text_is_cut_in_half_where_it_or_the_context_is_short(context_length: int) -> None:
+    gato = gato_of(context_length)
+    text = "the sea and a boat " * 4
+    pieces = gato.vocabulary.text.encode(text)
+    assert 16 < len(pieces) < 48
+    (example,) = text_score(gato, [Document(None, text)], [Document(None, text, "test")]).examples
+    n = min(len(pieces), context_length) // 2
+    assert example.prompt == gato.vocabulary.text.decode(pieces[:n])
+    assert example.truth == gato.vocabulary.text.decode(pieces[n:])

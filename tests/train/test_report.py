@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import gymnasium as gym
+import msgspec
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -20,18 +21,25 @@ from gato_lite.envs.film import record_film
 from gato_lite.model import Gato
 from gato_lite.run import RunConfig, task_format, write_run
 from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.train.document_scores import Answer, DocumentScore
 from gato_lite.train.inspect import timestep_stream
-from gato_lite.train.language import CaptionExample, CaptionScore, TextExample, TextScore
 from gato_lite.train.metrics import read_metrics
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.report import MAX_PAGE_BYTES, make_page, write_report
 from gato_lite.train.report_curves import MAX_POINTS, chart, curve_section, ticks
 from gato_lite.train.report_data import ReportData, collect_report
-from gato_lite.train.report_sections import text_section
 from gato_lite.train.scores import Scores, SuiteScore, TaskScore
 from gato_lite.train.summary import summary_table
 from gato_lite.train.wording import number, percent
 
+WRITTEN = DocumentScore(
+    ability="text",
+    metric="bits per byte",
+    mean=1.9,
+    n=3,
+    baselines={"xz": 2.09, "piece frequencies": 2.56},
+    examples=[Answer(image=None, prompt="It was a di", answer="vine day", truth="smal night", group=None)],
+)
 VOID = {"meta", "img", "br", "col"}
 
 
@@ -139,29 +147,30 @@ def data(film: Path) -> ReportData:
                 "classic": SuiteScore(mean=0.9, median=0.9, success=None, n_tasks=1),
                 "babyai": SuiteScore(mean=0.6, median=0.6, success=0.64, n_tasks=1),
             },
+            documents={
+                "vision/emoji": DocumentScore(
+                    ability="caption",
+                    metric="exact match",
+                    mean=0.5,
+                    low=0.25,
+                    high=0.75,
+                    n=2,
+                    baselines={"most similar of another style": 0.27, "most similar picture": 0.18},
+                    more={"token F1": 0.6},
+                    examples=[
+                        Answer(image=png, prompt="", answer="red apple", truth="red apple", group="noto"),
+                        Answer(
+                            image=png, prompt="", answer="<script>alert(1)</script>", truth="fog & rain", group=None
+                        ),
+                    ],
+                ),
+                "text/text": WRITTEN,
+            },
         ),
         n_parameters=1_732_480,
         training_minutes=6.5,
         total_minutes=9.75,
         seconds={"recording": 50.0, "training": 390.0},
-        captions=CaptionScore(
-            exact=0.5,
-            token_f1=0.6,
-            n=2,
-            baseline_exact=0.27,
-            baseline_token_f1=0.3,
-            examples=[
-                CaptionExample(image=png, caption="red apple", truth="red apple", style="noto"),
-                CaptionExample(image=png, caption="<script>alert(1)</script>", truth="fog & rain", style=None),
-            ],
-        ),
-        text=TextScore(
-            bits_per_byte=1.9,
-            unigram=2.56,
-            xz=2.09,
-            n_bytes=1000,
-            examples=[TextExample(prompt="It was a di", continuation="vine day", truth="smal night")],
-        ),
         films={"classic/CartPole": film},
         streams=[stream],
         metrics=metrics_lines(50),
@@ -182,8 +191,8 @@ def test_the_page_is_whole_and_shows_everything(data: ReportData, tmp_path: Path
         "Watch it act",
         "Scores",
         "Beside other generalists",
-        "Pictures it names",
-        "Text it continues",
+        "Names pictures: vision/emoji",
+        "Writes: text/text",
         "How it learned",
         "What it reads",
         "How it was made",
@@ -230,11 +239,11 @@ def test_films_beyond_the_budget_are_named(data: ReportData, tmp_path: Path) -> 
 
 
 def test_a_page_too_large_is_refused(data: ReportData, tmp_path: Path) -> None:
-    assert data.captions is not None
-    big = CaptionExample(image=bytes(12_000_000), caption="a", truth="b", style=None)
-    captions = CaptionScore(exact=0, token_f1=0, n=1, baseline_exact=0, baseline_token_f1=0, examples=[big])
+    big = Answer(image=bytes(12_000_000), prompt="", answer="a", truth="b", group=None)
+    score = msgspec.structs.replace(data.scores.documents["vision/emoji"], examples=[big])
+    scores = msgspec.structs.replace(data.scores, documents={"vision/emoji": score})
     with pytest.raises(ValueError, match=r"the report would be 16.\d MB, expected at most 15"):
-        write_report(tmp_path / "report.html", replace(data, captions=captions))
+        write_report(tmp_path / "report.html", replace(data, scores=scores))
     assert not list(tmp_path.iterdir())
 
 
@@ -259,18 +268,17 @@ def test_every_token_is_drawn(data: ReportData) -> None:
     assert "0.50 −0.25 1.00" in page
 
 
-def test_what_a_run_lacks_is_left_out(data: ReportData) -> None:
+def test_what_a_run_lacks_is_left_out() -> None:
     bare = ReportData(
         run="r",
         command="c",
-        scores=Scores(tasks={}, suites={}),
+        scores=Scores(tasks={}, suites={}, documents={"text/text": WRITTEN}),
         n_parameters=79_000_000,
         training_minutes=1.0,
-        text=data.text,
     )
     page = make_page(bare)
     Reader(page)
-    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Text it continues", "How it was made"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Writes: text/text", "How it was made"]
     assert "One set of weights writes" in page
     assert "79\u202fM" in page
 
@@ -279,16 +287,6 @@ def test_scores_out_of_range_stay_in_the_page(data: ReportData) -> None:
     scores = Scores(tasks={"a/b": task_score(-3.0), "a/c": task_score(4.0)}, suites={})
     places = [float(p) for p in re.findall(r"left:([\d.]+)%", make_page(replace(data, scores=scores)))]
     assert all(0 <= place <= 100 for place in places)
-
-
-def test_a_word_cut_by_the_prompt_can_be_read_on_both_sides(data: ReportData) -> None:
-    assert data.text is not None
-    page = text_section(data.text)
-    assert '<div class="prompt">It was a</div>' in page
-    assert "<i>di</i>vine day" in page
-    assert "<i>di</i>smal night" in page
-    whole = TextExample(prompt="It was", continuation=" a day", truth=" a night")
-    assert "<i>" not in text_section(TextScore(bits_per_byte=1, unigram=1, xz=1, n_bytes=1, examples=[whole]))
 
 
 def test_curves_are_svg_with_all_lines() -> None:
@@ -349,7 +347,7 @@ def test_a_report_is_collected_from_a_run(tmp_path: Path, data: ReportData) -> N
     config = RunConfig(model=gato.config, tasks=(task,), vocabulary=gato.vocabulary.fingerprint, training=training)
     write_run(tmp_path, config, gato.vocabulary)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics_lines(24)))
-    found = collect_report(tmp_path, gato, data.scores, command="gato-lite demo", text=data.text, total_minutes=2.0)
+    found = collect_report(tmp_path, gato, data.scores, command="gato-lite demo", total_minutes=2.0)
     assert found.training_minutes == pytest.approx(1.0)
     assert found.n_parameters == gato.n_parameters
     assert found.seeds == {"weights and batches": 3, "evaluation, first": 10**9}
@@ -368,7 +366,9 @@ def test_the_summary_fits_a_terminal_and_says_what_to_try_next(data: ReportData)
         "CartPole",
         "0.90",
         "64\u202f%",
-        "2.09 by xz",
+        "0.25–0.75",
+        "xz 2.09",
+        'gato-lite prompt runs/demo/run "The old house"',
         "report.html",
         "gato-lite inspect runs/demo/run",
     ):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from gato_lite.train.document_scores import Answer, DocumentScore
@@ -55,6 +56,18 @@ def test_translations_stand_beside_references() -> None:
     assert "Translate to Italian: a &lt;cat&gt;" in content
     assert content.index("un gatto") < content.index(">gatto<")
     assert "chrF: nrefs:1|version:2" in content
+
+
+def test_a_word_cut_by_the_prompt_can_be_read_on_both_sides() -> None:
+    def shown(prompt: str, answer: str, truth: str) -> str:
+        example = Answer(image=None, prompt=prompt, answer=answer, truth=truth, group=None)
+        return document_section("text/w", msgspec.structs.replace(WRITTEN, examples=[example]))[1]
+
+    page = shown("It was a di", "vine day", "smal night")
+    assert '<div class="prompt">It was a</div>' in page
+    assert "the model goes on</h4><i>di</i>vine day …" in page
+    assert "the text goes on</h4><i>di</i>smal night …" in page
+    assert "<i>" not in shown("It was", " a day", " a night")
 
 
 def test_the_best_baseline_comes_first() -> None:
