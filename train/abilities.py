@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from gato_lite.envs.dataset import Dataset, DatasetError, Document
 from gato_lite.envs.format import Ability
@@ -79,7 +80,8 @@ def documents_of_run(run: Path, patterns: Sequence[str] = (), *, beside: bool = 
     matches = {pattern: fnmatch.filter(found, pattern) for pattern in patterns or ("*",)}
     chosen = {name for names in matches.values() for name in names}
     problems: list[Exception] = []
-    if lost:
+    is_published = "published" in read_run_config(run).training  # its data did not come with it, and is not missed
+    if lost and not (is_published and (not patterns or all(matches.values()))):
         told = f"data that the run was trained on cannot be read: {', '.join(lost)}"
         fix = "run this in the folder in which the run was trained, or fetch or import the data to there again"
         problems.append(FileNotFoundError(f"{told}; {fix}"))
@@ -99,14 +101,13 @@ def _found_and_lost(run: Path) -> tuple[dict[str, Dataset], list[str]]:
     """The run's datasets of documents that hold something out, and what is told of data that cannot be read."""
     config = read_run_config(run)
     recorded = {folder_name(task.name) for task in config.tasks}  # nobody asks for documents in these
-    is_published = "published" in config.training  # what it was trained on did not come with it
     found: dict[str, Dataset] = {}
     lost: list[str] = []
     for folder, _ in config.training.get("data", []):
         try:
             dataset = Dataset.open(dataset_folder(folder))
         except (FileNotFoundError, DatasetError) as error:
-            if Path(folder).name not in recorded and not is_published:
+            if Path(folder).name not in recorded:
                 lost.append(str(error) if isinstance(error, DatasetError) else f"{Path(folder).absolute()} (not found)")
             continue
         if dataset.info.kind == "documents" and dataset.read_documents("test"):
@@ -234,7 +235,7 @@ def _exact(
         baselines=_baselines(train, test, truth, generator),
         more=more,
         groups=_groups(test, right),
-        examples=_examples(test, answers),
+        examples=_examples(test, answers, right),
     )
 
 
@@ -332,9 +333,20 @@ def translation_score(test: Sequence[Document], answers: Sequence[str]) -> Docum
     )
 
 
-def _examples(test: Sequence[Document], answers: Sequence[str]) -> list[Answer]:
-    """Some answers, evenly spread."""
-    places = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(int).tolist()
+def _examples(
+    test: Sequence[Document], answers: Sequence[str], right: npt.NDArray[np.float64] | None = None
+) -> list[Answer]:
+    """Some answers, evenly spread; of right ones and wrong ones a third at least, as far as there are any."""
+    if right is None:
+        kinds = [(np.arange(len(test)), EXAMPLES)]
+    else:
+        good, wrong = np.flatnonzero(right > 0), np.flatnonzero(right == 0)
+        least = EXAMPLES // 3
+        most_wrong = EXAMPLES - min(least, len(good))
+        n_wrong = min(len(wrong), most_wrong, max(least, round(EXAMPLES * len(wrong) / len(test))))
+        kinds = [(good, EXAMPLES - n_wrong), (wrong, n_wrong)]
+    spread = [kind[np.linspace(0, len(kind) - 1, min(n, len(kind))).astype(int)] for kind, n in kinds]
+    places = sorted(np.concatenate(spread).tolist())
     return [
         Answer(image=test[i].image, prompt=test[i].prompt, answer=answers[i], truth=test[i].text, group=test[i].group)
         for i in places

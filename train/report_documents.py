@@ -33,6 +33,8 @@ def document_section(name: str, score: DocumentScore) -> tuple[str, str]:
     if score.low is not None and score.high is not None:
         about += f" ({shown(score, score.low)} to {shown(score, score.high)})"
     about += ", beside what needs no understanding. " + _METRIC.get(score.metric, "")
+    if is_share(score):
+        about += " Of the answers below a third at least are right and a third wrong, where there are so many."
     bars = f'<div class="beside wide">{versus(rivals(score))}</div>'
     return about.strip(), bars + _groups(score) + answers(score)
 
@@ -64,7 +66,7 @@ def _groups(score: DocumentScore) -> str:
 
 
 def answers(score: DocumentScore) -> str:
-    """Some answers, right and wrong, evenly spread over the held-out documents."""
+    """Some answers: where answers are right or wrong, of wrong ones more than their share if they are few."""
     pictures = [_picture(answer) for answer in score.examples if answer.image is not None]
     show = _continued if score.ability == "text" else _answered
     texts = [show(answer) for answer in score.examples if answer.image is None]

@@ -60,7 +60,7 @@ def test_answers_are_those_of_generate(gato: Gato, tmp_path: Path) -> None:
     short = score_documents(gato, dataset, max_tokens=2).examples[1].answer
     assert short == generate(gato, "a", max_tokens=2) != score.examples[1].answer
     other_size = Gato(gato.config).eval()
-    other_size.pictures = PictureFit(side=48)
+    other_size.pictures = (PictureFit(side=48),)
     assert score_documents(other_size, dataset).examples == score.examples, "documents are seen as they are stored"
 
 
@@ -90,6 +90,20 @@ def test_questions(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert score.baselines == {"commonest answer": 0.5, "question alone": 0.75}
     assert score.more == {"without the picture": 0.0}
     assert [example.truth for example in score.examples] == ["red", "blue", "no", "red"]
+
+
+@pytest.mark.parametrize("n_wrong,shown_wrong", [(0, 0), (3, 3), (20, 8), (50, 12), (80, 16), (99, 23)])
+def test_rare_answers_are_shown_too(
+    gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_wrong: int, shown_wrong: int
+) -> None:
+    test = [Document(None, "no" if n < n_wrong else "yes", "test", prompt=str(n)) for n in range(100)]
+    answering(monkeypatch, {document.prompt: "yes" for document in test})
+    dataset = write_documents(tmp_path / "d", [Document(None, "yes", prompt="?"), *test], name="d", ability="dialogue")
+    score = score_documents(gato, dataset)
+    assert score.mean == pytest.approx(1 - n_wrong / 100)
+    assert len(score.examples) == abilities.EXAMPLES
+    assert sum(example.answer != example.truth for example in score.examples) == shown_wrong
+    assert [example.prompt for example in score.examples] == sorted((e.prompt for e in score.examples), key=int)
 
 
 def test_captions_beside_the_most_similar_picture_of_another_style(
@@ -257,6 +271,21 @@ def test_data_of_a_run_that_is_not_found_is_named(
     (tmp_path / "data" / "seen" / "dataset.json").write_text("{")
     with pytest.raises(FileNotFoundError, match=r"cannot be read: data/seen/dataset\.json: .*; run this in"):
         documents_of_run(gone)
+
+
+def test_data_of_a_published_run_is_missed_only_where_it_is_asked_for(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published = moved(seen, tmp_path / "published", ["data/gone", str(seen.parent / "seen")])
+    config = read_run_config(published)
+    config = msgspec.structs.replace(config, training={**config.training, "published": "it"})
+    (published / "config.json").write_bytes(msgspec.json.encode(config))
+    for patterns in ([], ["vision/*"]):
+        assert list(documents_of_run(published, patterns)) == ["vision/seen"]
+        assert capsys.readouterr().err == ""
+    with pytest.raises(FileNotFoundError, match=r"data/gone \(not found\); run this in .* or fetch or import the data"):
+        documents_of_run(published, ["text/*"])
 
 
 def test_recorded_episodes_that_are_gone_are_no_documents(
