@@ -101,11 +101,15 @@ class Rounds:
             length: of the whole training, asking left out; called again after each round.
         """
         self.trainer.length = length()
+        asked_at: int | None = None
         for until in self._until[self._n_done :]:
             self.trainer.train(until)
             if self._is_slow():
                 break
+            if self.trainer.step == asked_at:  # of so few steps that nothing was learnt since
+                continue
             self._ask()
+            asked_at = self.trainer.step
             self.trainer.length = length()
         self.trainer.train()
 
@@ -127,7 +131,8 @@ class Rounds:
             partial = self._folder / f".step_{step}.partial"
             for old in (partial, folder):
                 shutil.rmtree(old, ignore_errors=True)
-            _, solved = relabel(self.trainer.run, self._asked, partial, seed=self._n_done, workers=self._workers)
+            how = {"seed": self._n_done, "workers": self._workers, "on_progress": self.trainer.show_asked}
+            _, solved = relabel(self.trainer.run, self._asked, partial, **how)
             took = {"seconds": time.monotonic() - start, "cpu_seconds": _cpu_seconds() - cpu_start}
             asked = Asked(step=step, solved=solved, **{key: round(value, 3) for key, value in took.items()})
             write_whole(partial / "asked.json", to_json(asked))

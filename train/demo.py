@@ -38,7 +38,7 @@ from gato_lite.train.document_scores import DocumentScore
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.films import film_tasks
 from gato_lite.train.inspect import control_stream, document_streams
-from gato_lite.train.loop import Length, Progress
+from gato_lite.train.loop import Length
 from gato_lite.train.plans import Plan, find_plan, record_plan
 from gato_lite.train.recipes import find_recipe
 from gato_lite.train.report import write_report
@@ -128,13 +128,10 @@ def _train(out: Path, plan: Plan, clock: Clock, workers: int) -> Path:
     with clock.stage("recording"), bar("Recording the experts", "episodes") as show:
         recorded = record_plan(plan, out / "data", scale=scale, workers=workers, on_progress=show)
     with FolderLock(run), share_bar("Training") as share:
-
-        def report(progress: Progress) -> None:
-            share(progress.done, f"loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s")
-
         config = replace(find_recipe("demo"), evaluate_every_s=NEVER_S)
         data = [*recorded, *plan.documents.items()]
-        trainer, weighted = begin(config, data, run, length=Length(minutes=clock.minutes), on_progress=report)
+        length = Length(minutes=clock.minutes)
+        trainer, weighted = begin(config, data, run, length=length, on_progress=lambda now: now.show(share))
         rounds = Rounds(trainer, weighted, plan.parts(), plan.rounds, scale=scale, workers=workers)
         rounds.train(lambda: _length(clock, trainer.elapsed_s))
     clock.spent["asking the experts"] = rounds.seconds

@@ -101,10 +101,15 @@ class Progress:
     tokens_per_s: float
     utilisation: float
     """Share of the matmul peak measured at the start."""
+    asked: tuple[int, int] | None = None
+    """While experts are asked and nothing else is measured: episodes that they have been asked about, of how many."""
 
     def show(self, bar: Callable[[float, str], None]) -> None:
         """Tells a progress bar."""
-        bar(self.done, f"step {self.step:,}  loss {self.loss:.3f}  {self.tokens_per_s:,.0f} tokens/s")
+        now = f"loss {self.loss:.3f}  {self.tokens_per_s:,.0f} tokens/s"
+        if self.asked is not None:
+            now = f"asking the experts: {self.asked[0]:,} of {self.asked[1]:,} episodes"
+        bar(self.done, f"step {self.step:,}  {now}")
 
 
 class Trainer:
@@ -400,3 +405,9 @@ class Trainer:
             self._on_progress(
                 Progress(self.step, self.elapsed_s, self.done, line["loss"], line["tokens_per_s"], utilisation)
             )
+
+    def show_asked(self, n_asked: int, n_episode: int) -> None:
+        """Tells whoever watches that experts are asked meanwhile, and how far they are."""
+        if self._on_progress is not None:
+            nan = float("nan")
+            self._on_progress(Progress(self.step, self.elapsed_s, self.done, nan, nan, nan, (n_asked, n_episode)))

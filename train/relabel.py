@@ -10,9 +10,10 @@ Source: Ross et al. 2011, "A reduction of imitation learning and structured pred
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,8 @@ SHORTEST: Final = 16
 """Timesteps that an episode may always have."""
 LONGEST: Final = 200
 """Timesteps that no episode may exceed."""
+LOOK_EVERY_S: Final = 0.5
+"""Seconds between looks at how far the processes are."""
 
 
 @dataclass
@@ -103,7 +106,14 @@ class Labeller:
 
 
 def relabel(
-    run: Path, wanted: Mapping[str, int], out: Path, *, seed: int, temperature: float = 0.5, workers: int = 2
+    run: Path,
+    wanted: Mapping[str, int],
+    out: Path,
+    *,
+    seed: int,
+    temperature: float = 0.5,
+    workers: int = 2,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[dict[str, Path], dict[str, float]]:
     """Lets the run's newest checkpoint act and writes one labelled dataset for each task.
 
@@ -114,6 +124,7 @@ def relabel(
         seed: number of the round; each has environment seeds of its own.
         temperature: of the model's actions; above 0 it wanders a little further.
         workers: processes; 1 stays in this one.
+        on_progress: called with episodes done and in all, now and then.
 
     Returns:
         The dataset of each task (a task without a whole episode is left out), and the share of episodes with success
@@ -122,11 +133,17 @@ def relabel(
     first = RELABEL_SEED + seed * 1_000_000
     jobs = [(name, first + index) for index in range(max(wanted.values())) for name in wanted if index < wanted[name]]
     if workers == 1:
-        found = [_relabel_share(run, jobs, temperature, seed)]
+        n_done = itertools.count(1)
+        found = [_relabel_share(run, jobs, temperature, seed, lambda _: on_progress(next(n_done), len(jobs)))]
     else:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        context = multiprocessing.get_context("spawn")
+        counter = context.Value("q", 0)
+        with ProcessPoolExecutor(workers, context, _begin, (counter,)) as pool:
             asked = [pool.submit(_relabel_share, run, share, temperature, seed) for share in deal(jobs, workers)]
+            while wait(asked, timeout=LOOK_EVERY_S).not_done:
+                on_progress(counter.value, len(jobs))
             found = [future.result() for future in asked]
+        on_progress(len(jobs), len(jobs))
     written = {}
     for task in find_tasks(list(wanted)):
         runs = [episode for kept, _ in found for episode in kept.get(task.name, [])]
@@ -143,8 +160,26 @@ def relabel(
     return written, solved
 
 
+_COUNTERS: Final[list[Any]] = []  # Any: multiprocessing names no type for it
+"""Of a process that shares the work: where it counts its episodes."""
+
+
+def _begin(counter: Any) -> None:  # Any: as above
+    torch.set_num_threads(1)
+    _COUNTERS.append(counter)
+
+
+def _count(_: Outcome) -> None:
+    with _COUNTERS[0].get_lock():
+        _COUNTERS[0].value += 1
+
+
 def _relabel_share(
-    run: Path, share: Sequence[tuple[str, int]], temperature: float, seed: int
+    run: Path,
+    share: Sequence[tuple[str, int]],
+    temperature: float,
+    seed: int,
+    on_episode: Callable[[Outcome], None] = _count,
 ) -> tuple[dict[str, list[Episodes]], list[Outcome]]:
     by_name = {task.name: task for task in find_tasks(sorted({name for name, _ in share}))}
     kept: dict[str, list[Episodes]] = {}
@@ -156,6 +191,7 @@ def _relabel_share(
         seed=seed,
         evaluation=False,
         watch=lambda: Labeller(kept, experts),
+        on_episode=on_episode,
     )
     return kept, played
 

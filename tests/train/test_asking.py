@@ -14,7 +14,7 @@ from gato_lite.run import RunError
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.asking import FOLDER, Rounds
 from gato_lite.train.datasets import make_mixture, open_data, weighted_sources
-from gato_lite.train.loop import Length, Trainer
+from gato_lite.train.loop import Length, Progress, Trainer
 from gato_lite.train.plans import Part, Plan
 from gato_lite.train.run_folder import prepare_run
 from gato_lite.train.settings import TrainConfig
@@ -66,6 +66,24 @@ def test_the_model_is_asked_about_in_rounds(begin: Callable[[Path], Rounds], tmp
     assert all(len(found) == 3 for found in seeds), "as many episodes as asked for"
     assert not seeds[0] & seeds[1], "new levels in each round"
     assert list_checkpoints(tmp_path / "run")[-1] == STEPS
+
+
+def test_a_run_of_a_step_is_asked_about_once(begin: Callable[[Path], Rounds], tmp_path: Path) -> None:
+    rounds = begin(tmp_path / "run")
+    rounds.train(lambda: Length(steps=1))
+    assert [folder.name for folder in (tmp_path / "run" / FOLDER).iterdir()] == ["step_1"]
+    assert len(rounds.trainer.mixture.sources) == 2
+
+
+def test_whoever_watches_is_told_of_asking(begin: Callable[[Path], Rounds], tmp_path: Path) -> None:
+    rounds = begin(tmp_path / "run")
+    told: list[Progress] = []
+    rounds.trainer._on_progress = told.append
+    rounds.train(lambda: Length(steps=STEPS))
+    assert [now.asked for now in told if now.asked] == [(1, 3), (2, 3), (3, 3)] * 2
+    words: list[str] = []
+    next(now for now in told if now.asked).show(lambda _done, text: words.append(text))
+    assert words[0].endswith("asking the experts: 1 of 3 episodes")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -35,7 +35,12 @@ def run(tiny: str, tmp_path: Path) -> Path:
 
 def test_datasets_of_taken_and_labelled_actions(run: Path, tmp_path: Path, vocabulary: Vocabulary) -> None:
     wanted = {"classic/CartPole": 3, "toy/CliffWalking": 2}
-    made, solved = relabel(run, wanted, tmp_path / "asked", seed=2, workers=2)
+    told: list[tuple[int, int]] = []
+    made, solved = relabel(
+        run, wanted, tmp_path / "asked", seed=2, workers=2, on_progress=lambda *now: told.append(now)
+    )
+    assert told[-1] == (5, 5)
+    assert told == sorted(told)
     assert all(0.0 <= share <= 1.0 for share in solved.values())
     assert made.keys() == wanted.keys()
     for name, path in made.items():

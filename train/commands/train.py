@@ -132,7 +132,7 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
 
         def on_progress(now: Progress) -> None:
             nonlocal last
-            last = now
+            last = now if now.asked is None else last
             if ranks.is_first:
                 now.show(show)
 
