@@ -131,8 +131,14 @@ class Rounds:
             partial = self._folder / f".step_{step}.partial"
             for old in (partial, folder):
                 shutil.rmtree(old, ignore_errors=True)
-            how = {"seed": self._n_done, "workers": self._workers, "on_progress": self.trainer.show_asked}
-            _, solved = relabel(self.trainer.run, self._asked, partial, **how)
+            _, solved = relabel(
+                self.trainer.run,
+                self._asked,
+                partial,
+                seed=self._n_done,
+                workers=self._workers,
+                on_progress=self.trainer.show_asked,
+            )
             took = {"seconds": time.monotonic() - start, "cpu_seconds": _cpu_seconds() - cpu_start}
             asked = Asked(step=step, solved=solved, **{key: round(value, 3) for key, value in took.items()})
             write_whole(partial / "asked.json", to_json(asked))
