@@ -36,9 +36,20 @@ def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lam
         FileExistsError: it holds something already, and `overwrite` is off or what it holds is no dataset.
     """
     out.mkdir(parents=True, exist_ok=True)
-    present = [file for file in out.iterdir() if file.name != FolderLock.NAME]
-    if not present:
-        return 0
+    old = check_claim(out, overwrite=overwrite)
+    if old is None:
+        (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
+    sweep(out, is_wanted=is_wanted)
+    return 0 if old is None else next_first_part(old)
+
+
+def check_claim(out: Path, *, overwrite: bool) -> DatasetInfo | None:
+    """The dataset in `out` that a new one would replace, None where there is no whole one; nothing is changed.
+
+    Raises:
+        FileExistsError: as `claim`.
+    """
+    present = [file for file in out.iterdir() if file.name != FolderLock.NAME] if out.exists() else []
     ours = [file for file in present if is_ours(file)]
     if len(ours) != len(present):
         other = next(file.name for file in present if not is_ours(file))
@@ -48,15 +59,12 @@ def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lam
         raise FileExistsError(
             f"{out}: expected an empty folder or a dataset, found another {INFO_FILE!r}; name another folder"
         )
-    if not overwrite:
+    if present and not overwrite:
         raise FileExistsError(
             f"{out}: already holds a dataset, {_contents(old)}; name another folder,"
             " or pass overwrite=True (--overwrite) to replace it"
         )
-    if old is None:
-        (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
-    sweep(out, is_wanted=is_wanted)
-    return 0 if old is None else next_first_part(old)
+    return old
 
 
 def _contents(old: DatasetInfo | None) -> str:

