@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gato_lite.fitting import MAX_PIXELS, on_white
 
@@ -71,6 +71,8 @@ def decode_picture(
                 return _to_rgb(picture, name)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: expected at most {max_pixels:,} pixels: {error}") from error
+    except UnidentifiedImageError as error:  # its message shows the bytes' object, not the file
+        raise ValueError(f"{name}: expected a whole picture ({', '.join(FORMATS)}), found none of these") from error
     except (OSError, SyntaxError, EOFError, IndexError, TypeError, ValueError, struct.error, zlib.error) as error:
         if str(error).startswith(f"{name}: "):
             raise
