@@ -53,7 +53,7 @@ def ability_of(dataset: Dataset) -> Ability:
     if dataset.info.ability is not None:
         return dataset.info.ability
     first = next(iter(dataset.read_documents()))
-    return apparent_ability(first, has_picture=first.image is not None)
+    return apparent_ability(first)
 
 
 def score_name(dataset: Dataset) -> str:
@@ -164,7 +164,7 @@ def score_documents(
     if ability == "translation":
         return msgspec.structs.replace(translation_score(test, answers), beams=beams)
     blind: list[str] = []
-    if ability == "question" and any(document.image is not None for document in test):
+    if ability == "question" and any(turn.image is not None for document in test for turn in document.turns):
         blind = _answers(gato, test, beams, max_tokens, blind=True)
     return msgspec.structs.replace(
         _exact(ability, train, test, answers, blind, np.random.default_rng(seed)), beams=beams
@@ -187,7 +187,7 @@ def _answers(
         some = [documents[index] for index in order[start : start + BATCH]]
         asked = [
             [
-                *(_exchange(turn.image, turn.prompt, turn.text) for turn in document.before),
+                *(_exchange(None if blind else turn.image, turn.prompt, turn.text) for turn in document.before),
                 _exchange(None if blind else document.image, document.prompt),
             ]
             for document in some

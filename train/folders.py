@@ -33,13 +33,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gato_lite.envs.dataset import Dataset, Document, write_documents
+from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.envs.format import INFO_FILE, Ability, OnBad
 from gato_lite.fitting import CELL, MAX_PIXELS, PictureFit, fit
 from gato_lite.train.files import Files, Folder, is_archive, open_files
 from gato_lite.train.items import Item, Reader, in_share, read_text, text_items
 from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png
-from gato_lite.train.rows import TABLES, columns_of, json_object, row_items, split_of_file, table_rows
+from gato_lite.train.rows import (
+    TABLES,
+    columns_of,
+    is_asked,
+    json_object,
+    row_items,
+    split_of_file,
+    table_rows,
+    words_in,
+)
 from gato_lite.train.tables import table_items
 from gato_lite.train.templates import apparent_ability
 
@@ -199,8 +208,8 @@ def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool, Abil
     abilities: collections.Counter[Ability] = collections.Counter()
     has_picture = False
     for item in items:
-        has_picture = has_picture or item.picture is not None
-        abilities[apparent_ability(item.document, has_picture=item.picture is not None)] += 1
+        has_picture = has_picture or any(turn.image is not None for turn in item.document.turns)
+        abilities[apparent_ability(item.document)] += 1
         if item.split is None:
             found.add(item.key)
     keys = sorted(found)
@@ -210,22 +219,26 @@ def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool, Abil
 
 
 def _documents(items: Iterator[Item], held_out: set[bytes], how: PictureFit, reader: Reader) -> Iterator[Document]:
-    """Every item's document with its picture and its split; at the end, judges how many could not be read."""
+    """Every item's document with its pictures and its split; at the end, judges how many could not be read."""
     reader.n_read = 0
     reader.n_test = 0
     reader.skipped.clear()
     for item in items:
-        image = None
         try:
-            if item.picture is not None:
-                image = encode_png(fit(decode_picture(item.picture, name=item.name), how))
+            *before, last = [_fitted(turn, how, item.name) for turn in item.document.turns]
         except (ValueError, OSError) as error:
             reader.leave_out(item.name, error)
             continue
         split = item.split or ("test" if item.key in held_out else "train")
         reader.n_test += split == "test"
-        yield item.document._replace(image=image, split=split)
+        yield item.document._replace(image=last.image, before=tuple(before), split=split)
     reader.check()
+
+
+def _fitted(turn: Turn, how: PictureFit, name: str) -> Turn:
+    if turn.image is None:
+        return turn
+    return turn._replace(image=encode_png(fit(decode_picture(turn.image, name=name), how)))
 
 
 def _text_items(files: Files, name: str, reader: Reader) -> Iterator[Item]:
@@ -253,7 +266,7 @@ def _named_items(files: Files, reader: Reader) -> Iterator[Item]:
             reader.n_read += 1
             label = f"{files.path / name}"
             try:
-                yield from row_items(label, _caption(files, key, known), files.read(name), reader)
+                yield from row_items(label, _caption(files, key, known), [files.read(name)], reader)
             except (ValueError, OSError) as error:
                 reader.leave_out(label, error)
 
@@ -283,27 +296,28 @@ def _row_items(files: Files, tables: Sequence[str], reader: Reader) -> Iterator[
         split = split_of_file(posixpath.basename(table))
         for name, row in table_rows(place, files.read(table), reader):
             try:
-                file = _file(files, row, needed=table in CAPTION_FILES)
-                picture = None if file is None else files.read(file)
-                shown = name if file is None else f"{name}, {file}"  # for the picture, which is decoded later
-                yield from row_items(shown, row, picture, reader, split=split)
+                inside = _files(files, row, needed=table in CAPTION_FILES)
+                pictures = [files.read(file) for file in inside]
+                shown = ", ".join([name, *inside])  # for the pictures, which are decoded later
+                yield from row_items(shown, row, pictures, reader, split=split)
             except (ValueError, OSError) as error:
                 reader.leave_out(name, error)
 
 
-def _file(files: Files, row: Mapping[str, Any], *, needed: bool) -> str | None:  # Any: JSON
-    """The picture that a row of a table names; None where it has a prompt without one, or nothing but text.
+def _files(files: Files, row: Mapping[str, Any], *, needed: bool) -> list[str]:  # Any: JSON
+    """The pictures that a row of a table names; none where it has a prompt without one, or nothing but text.
 
     Raises:
         ValueError: none is named where one is `needed`, or one that is elsewhere.
     """
-    columns = columns_of(row)
-    file = row.get(columns.get("file", "")) or ""
-    if not file:
-        if (needed or "file" in columns) and not row.get(columns.get("prompt", "")):
-            raise ValueError(f"expected `file` and `text`, or `prompt` and `text`, got {str(row)[:200]}")
-        return None
-    inside = posixpath.normpath(str(file))
-    if posixpath.isabs(inside) or inside.split("/")[0] == "..":
-        raise ValueError(f"expected a file within {files.path}, got {file!r}")
-    return inside
+    column = columns_of(row).get("file")
+    named = (row[column] if column else None) or []
+    if not named and (needed or column) and not is_asked(row):
+        raise ValueError(f"expected `file` and `text`, or `prompt` and `text`, got {str(row)[:200]}")
+    found = []
+    for file in named if isinstance(named, list) else [named]:
+        inside = posixpath.normpath(words_in(column or "", file))
+        if posixpath.isabs(inside) or inside.split("/")[0] in {"..", "."}:
+            raise ValueError(f"expected a file within {files.path}, got {file!r}")
+        found.append(inside)
+    return found

@@ -1,4 +1,4 @@
-"""What an import goes through: one document at a time, before its picture is read and its split is known."""
+"""What an import goes through: one document at a time, before its pictures are read and its split is known."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ class Item(NamedTuple):
     split: str | None
     """The split that the user asked for."""
     document: Document
-    """The document, without its picture."""
-    picture: bytes | None = None
-    """A picture file, which is still to be decoded."""
+    """The document; its pictures are files of any format, which are still to be decoded."""
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 Decisions:
 
-- Columns count as in `gato_lite.train.rows`, but the picture is `image` or `img`, bytes or a struct of `bytes`, `path`.
-  A picture that is a path alone is left out: nothing outside the file is read.
+- Columns count as in `gato_lite.train.rows`, but the picture is `image` or `img`, bytes or a struct of `bytes`, `path`,
+  and `images` is a list of them. A picture that is a path alone is left out: nothing outside the file is read.
 - A number in a column `label` stands for its name where the file notes names, and for itself where not.
 - A file called `test-…` or `validation-…` is held out whole, and one called `train-…` not at all.
 - A row group is judged by what its header claims before it is read; see `gato_lite.envs.claims`.
@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from gato_lite.envs.claims import claimed_bytes, string_bytes, too_large
 from gato_lite.train.items import Item, Reader
 from gato_lite.train.pictures import MAX_BYTES
-from gato_lite.train.rows import COLUMNS, LABELS, columns_of, row_items, split_of_file
+from gato_lite.train.rows import COLUMNS, LABELS, columns_of, is_asked, row_items, split_of_file
 
-IMAGE_COLUMNS: Final = ("image", "img")
+IMAGE_COLUMNS: Final = ("image", "img", "images")
 """Names of the column of pictures, the first that is there is taken."""
 _ROWS: Final = 256
 """Rows decoded at a time."""
@@ -48,16 +48,19 @@ def table_items(files: Sequence[Path], reader: Reader) -> Iterator[Item]:
 
 
 def _rows(file: Path, table: Any, reader: Reader) -> Iterator[Item]:  # Any: a ParquetFile; pyarrow has no types
-    names = table.schema_arrow.names
+    schema = table.schema_arrow
+    names = schema.names
     image = next((name for name in IMAGE_COLUMNS if name in names), None)
-    columns = columns_of({name: "" for name in names if name not in {*COLUMNS["file"], *IMAGE_COLUMNS}})
-    if "text" not in columns:
-        raise ValueError(f"{file}: expected a column {', '.join(COLUMNS['text'])}, found {', '.join(names)}")
-    classes = _class_names(table.schema_arrow, columns["text"])
-    if columns["text"] in LABELS and image is None and "prompt" not in columns:
-        raise ValueError(
-            f"{file}: expected a column image or prompt beside {columns['text']}, found {', '.join(names)}"
-        )
+    columns = columns_of(
+        {one.name: _empty(one.type) for one in schema if one.name not in {*COLUMNS["file"], *IMAGE_COLUMNS}}
+    )
+    text = columns.get("text")
+    if not columns.keys() & {"text", "messages", "translation"}:
+        expected = ", ".join([*COLUMNS["text"], "messages, translation"])
+        raise ValueError(f"{file}: expected a column {expected}, found {', '.join(names)}")
+    classes = _class_names(schema, text) if text else None
+    if text in LABELS and image is None and "prompt" not in columns:
+        raise ValueError(f"{file}: expected a column image or prompt beside {text}, found {', '.join(names)}")
     wanted = [*columns.values(), *([image] if image else [])]
     reader.note_columns(names, wanted)
     split, place = split_of_file(file.name), 0
@@ -74,11 +77,19 @@ def _rows(file: Path, table: Any, reader: Reader) -> Iterator[Item]:  # Any: a P
                 reader.n_read += 1
                 try:  # one value at a time: a row may be any size, and another may be no UTF-8
                     found = {column: batch.column(column)[row].as_py() for column in wanted}
-                    picture = _picture(found.pop(image)) if image else None
-                    found[columns["text"]] = _named(found[columns["text"]], classes)
-                    yield from row_items(name, found, picture, reader, split=split)
+                    shown = found.pop(image) if image else []
+                    if image == "images" and not shown:
+                        shown = [] if is_asked(found) else [None]
+                    pictures = [_picture(one) for one in (shown if isinstance(shown, list) else [shown])]
+                    if text:
+                        found[text] = _named(found[text], classes)
+                    yield from row_items(name, found, pictures, reader, split=split)
                 except ValueError as error:
                     reader.leave_out(name, error)
+
+
+def _empty(kind: Any) -> Any:  # Any: an Arrow type, and a value of it
+    return [] if pa.types.is_list(kind) or pa.types.is_large_list(kind) else {} if pa.types.is_struct(kind) else ""
 
 
 def _class_names(schema: Any, column: str) -> list[str] | None:  # Any: an Arrow schema

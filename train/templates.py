@@ -18,7 +18,15 @@ from typing import Final
 from gato_lite.envs.dataset import Document, Turn
 from gato_lite.envs.format import Ability
 
-LANGUAGES: Final = {"en": "English", "it": "Italian"}
+LANGUAGES: Final = {
+    "ar": "Arabic", "bg": "Bulgarian", "ca": "Catalan", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
+    "en": "English", "eo": "Esperanto", "es": "Spanish", "et": "Estonian", "fa": "Persian", "fi": "Finnish",
+    "fr": "French", "gu": "Gujarati", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian",
+    "id": "Indonesian", "it": "Italian", "ja": "Japanese", "kk": "Kazakh", "ko": "Korean", "lt": "Lithuanian",
+    "lv": "Latvian", "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian",
+    "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish", "th": "Thai",
+    "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
 """Names of languages by their ISO 639 codes."""
 CLASS_PROMPT: Final = "Which class is this?"
 _TRANSLATE: Final = "Translate to "
@@ -34,9 +42,9 @@ def translation_prompt(source: str, language: str) -> str:
     return f"{_TRANSLATE}{LANGUAGES[language]}: {source}"
 
 
-def apparent_ability(document: Document, *, has_picture: bool) -> Ability:
+def apparent_ability(document: Document) -> Ability:
     """What a document teaches, by what it shows and asks."""
-    if has_picture:
+    if any(turn.image is not None for turn in document.turns):
         return "class" if document.prompt == CLASS_PROMPT else "question" if document.prompt else "caption"
     if document.prompt.startswith(_TRANSLATE):
         return "translation"

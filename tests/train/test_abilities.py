@@ -106,6 +106,24 @@ def test_rare_answers_are_shown_too(
     assert [example.prompt for example in score.examples] == sorted((e.prompt for e in score.examples), key=int)
 
 
+def test_a_question_about_several_pictures_is_asked_without_any(
+    gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (Turn(png(1)),)
+    rows = [Document(None, "red", split, prompt="why?", before=before) for split in ("train", "test")]
+    dataset = write_documents(tmp_path / "q", rows, name="q")
+    assert ability_of(dataset) == "question"
+    seen: list[list[bool]] = []
+
+    def said(_gato: Gato, asked: list[list[Exchange]], **_: object) -> list[str]:
+        seen.extend([turn.image is not None for turn in turns] for turns in asked)
+        return ["red" for _ in asked]
+
+    monkeypatch.setattr(abilities, "write_answers", said)
+    assert score_documents(gato, dataset).more == {"without the picture": 1.0}
+    assert seen == [[True, False], [False, False]]
+
+
 def test_captions_beside_the_most_similar_picture_of_another_style(
     gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,7 +386,7 @@ def test_rows_that_cannot_be_read_are_counted(tmp_path):
     [
         (
             lambda path: pq.write_table(pa.table({"words": ["a"]}), path),
-            r"x.parquet: expected a column text, caption, answer, label, labels, found words",
+            r"x.parquet: expected a column text, caption, answer, label, labels, messages, translation, found words",
         ),
         (
             lambda path: pq.write_table(pa.table({"label": [1]}), path),
@@ -573,8 +573,8 @@ def test_the_command_names_ability_and_columns_that_it_does_not_use(tmp_path, ca
     said = capsys.readouterr()
     assert said.out.endswith("out: 2 documents, 1 of them held out to score on (ability: dialogue), 0 left out\n")
     assert said.err == (
-        "not used: mood; columns that are understood: file, file_name, image, prompt, question, text, caption, answer, "
-        "label, labels, group, split\n"
+        "not used: mood; columns that are understood: file, file_name, image, images, messages, translation, prompt, "
+        "question, text, caption, answer, label, labels, group, split\n"
     )
     assert main(["data", "info", str(tmp_path / "out")]) == 0
     assert re.search(r"ability +dialogue\n", capsys.readouterr().out)
@@ -582,3 +582,183 @@ def test_the_command_names_ability_and_columns_that_it_does_not_use(tmp_path, ca
 
 def test_every_ability_can_be_said():
     assert get_args(get_args(get_type_hints(Options)["ability"])[0]) == get_args(Ability)
+
+
+# -- conversations, several pictures, translations
+
+
+def said(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+def turns(dataset):
+    """Pictures as the grey of their middle."""
+    return [
+        [(turn.image and int(decode_picture(turn.image)[8, 8, 0]), turn.prompt, turn.text) for turn in row.turns]
+        for row in dataset.read_documents()
+    ]
+
+
+TALKS = [
+    [
+        said("system", "Be brief."),
+        *(said("user", "Hello"), said("assistant", "Hi")),
+        *(said("user", "Bye"), said("assistant", "Ciao")),
+    ],
+    [said("user", "Who is 1?"), said("assistant", "one\n")],
+]
+TALKED = [
+    [(None, "Be brief.\n\nHello", "Hi"), (None, "Bye", "Ciao")],
+    [(None, "Who is 1?", "one")],
+]
+
+
+def write_rows(file, rows):
+    if file.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("form", ["rows.jsonl", "captions.jsonl", "rows.parquet"])
+def test_messages_are_the_turns_of_a_conversation(tmp_path, form):
+    rows = [{"prompt": "as the first", "prompt_id": "x", "messages": talk} for talk in TALKS]
+    (tmp_path / "in").mkdir()
+    file = write_rows(tmp_path / "in" / form, rows)
+    imported = import_source(file.parent if form == "captions.jsonl" else file, tmp_path / "out")
+    assert turns(imported.dataset) == TALKED
+    assert imported.dataset.info.ability == "dialogue"
+    assert imported.unused == ("prompt", "prompt_id")
+    assert imported.n_test == 1
+
+
+@pytest.mark.parametrize(
+    "messages, message",
+    [
+        ([], "expected an answer, of role assistant, as the last of `messages`, got none"),
+        ([said("user", "a")], "expected an answer, of role assistant, as the last of `messages`, got user"),
+        ([said("assistant", "a")], "expected system or user as `role` of message 1, got 'assistant'"),
+        ([said("user", "a"), said("user", "b")], "expected assistant as `role` of message 2, got 'user'"),
+        ([said("user", "a"), said("tool", "b")], "expected assistant as `role` of message 2, got 'tool'"),
+        ([said("user", "a"), said(["assistant"], "b")], "expected assistant as `role` of message 2, got ['assistant']"),
+        (["a"], "expected system or user as `role` of message 1, got None"),
+        ([said("user", " ")], "expected words as `content` of message 1, got ' '"),
+        ([said("user", [{"type": "image"}])], "expected words as `content` of message 1, got \"[{'type': 'image'}]\""),
+        (
+            [said("user", "a", image="0.png"), said("assistant", "b")],
+            "expected pictures beside `messages` alone, got image in message 1",
+        ),
+        (
+            [said("user", "a"), said("assistant", "\ud800")],
+            "expected text that UTF-8 can write, got a lone surrogate at 0",
+        ),
+    ],
+)
+def test_messages_that_cannot_be_read_are_counted(tmp_path, messages, message):
+    file = write_rows(tmp_path / "x.jsonl", [{"messages": messages}, {"messages": TALKS[1]}])
+    imported = import_source(file, tmp_path / "out", on_bad="skip")
+    assert imported.skipped == (f"{file}, line 1: {message}",)
+    assert turns(imported.dataset) == TALKED[1:]
+
+
+def test_messages_of_another_form_are_a_column_that_is_not_used(tmp_path):
+    file = write_rows(
+        tmp_path / "x.jsonl", [{"text": f"{i} mails", "messages": i, "translation": "x"} for i in range(3)]
+    )
+    imported = import_source(file, tmp_path / "out")
+    assert [row.text for row in imported.dataset.read_documents()] == ["0 mails", "1 mails", "2 mails"]
+    assert imported.unused == ("messages", "translation")
+
+
+SHOWN = [
+    {"images": [0, 1, 2], "prompt": "Which is darkest?", "text": "the first"},
+    {"images": [3], "prompt": "", "text": "three"},
+    {"images": [], "prompt": "Hello", "text": "Hi"},
+    {"images": [4, 5], "messages": TALKS[0]},
+    {"images": None, "messages": TALKS[1]},
+]
+
+
+@pytest.mark.parametrize("form", ["captions.jsonl", "rows.jsonl", "parquet"])
+def test_a_row_may_have_several_pictures(tmp_path, capsys, form):
+    members = [(f"{i}.png", png(i)) for i in range(6)]
+    as_stored = [{"bytes": data, "path": name} if form == "parquet" else name for name, data in members]
+    rows = [{**row, "images": row["images"] and [as_stored[i] for i in row["images"]]} for row in SHOWN]
+    source = tmp_path / "in"
+    if form == "parquet":
+        source.mkdir()
+        write_rows(source / "a.parquet", rows[:3])
+        write_rows(source / "b.parquet", rows[3:])
+    else:
+        file = write_rows(write_folder(source, members) / form, rows)
+        source = file if form == "rows.jsonl" else source
+    imported = import_source(source, tmp_path / "out", size=16)
+    assert turns(imported.dataset) == [
+        [(0, "", ""), (1, "", ""), (2, "Which is darkest?", "the first")],
+        [(3, "", "three")],
+        [(None, "Hello", "Hi")],
+        [(4, "", ""), (5, "Be brief.\n\nHello", "Hi"), (None, "Bye", "Ciao")],
+        [(None, "Who is 1?", "one")],
+    ]
+    assert imported.dataset.info.ability == "question"
+    assert imported.dataset.info.pictures == PictureFit(side=16)
+    assert main(["data", "info", str(tmp_path / "out")]) == 0
+    assert "3 with a picture" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (["0.png", "9.png"], r"9.png"),
+        (["0.png", "bad.png"], r"line 1, 0.png, bad.png: expected a whole picture"),
+        (["0.png", "../0.png"], r"expected a file within .*, got '../0.png'"),
+        (["0.png", ""], r"expected a file within .*, got ''"),
+        (["0.png", {"path": "0.png"}], r"expected text or a number in `images`, found dict"),
+    ],
+)
+def test_a_row_without_all_its_pictures_is_left_out(tmp_path, images, message):
+    write_folder(tmp_path / "in", [("0.png", png(0)), ("bad.png", b"none")])
+    rows = [{"images": images, "prompt": "What?", "text": "x"}, {"images": ["0.png"], "text": "nought"}]
+    write_rows(tmp_path / "in" / "captions.jsonl", rows)
+    imported = import_source(tmp_path / "in", tmp_path / "out", on_bad="skip")
+    assert [row.text for row in imported.dataset.read_documents()] == ["nought"]
+    assert re.search(message, imported.skipped[0])
+
+
+def test_pictures_of_a_table_are_all_there_or_the_row_is_left_out(tmp_path):
+    one = {"bytes": png(1), "path": None}
+    pictures = [[one], [one, {"bytes": None, "path": "far.png"}], [one, None], [], None]
+    rows = [{"images": shown, "text": "x"} for shown in pictures]
+    imported = import_source(write_rows(tmp_path / "x.parquet", rows), tmp_path / "out", on_bad="skip")
+    assert imported.dataset.info.n_rows == 1
+    assert [reason.partition("found ")[2] for reason in imported.skipped] == ["the path 'far.png' alone", *["none"] * 3]
+
+
+@pytest.mark.parametrize("form", ["rows.jsonl", "rows.parquet"])
+def test_pairs_of_languages_are_translations(tmp_path, form):
+    pairs = [("Good day", "Buongiorno"), ("Thanks ", "Grazie"), ("Yes", None)]
+    rows = [{"id": 1, "translation": {"en": source, "it": target}} for source, target in pairs]
+    imported = import_source(write_rows(tmp_path / form, rows), tmp_path / "out", on_bad="skip")
+    assert asked(imported.dataset) == [
+        ("Translate to Italian: Good day", "Buongiorno", False),
+        ("Translate to Italian: Thanks", "Grazie", False),
+    ]
+    assert imported.dataset.info.ability == "translation"
+    assert imported.unused == ("id",)
+    assert "expected a text in two languages in `translation`, got {'en': 'Yes', 'it': None}" in imported.skipped[0]
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        ({"en": "a"}, "expected a text in two languages in `translation`, got {'en': 'a'}"),
+        ({"en": "a", "it": "b", "de": "c"}, "expected a text in two languages"),
+        ({"en": "a", "tlh": "b"}, "vi, zh, got 'tlh'; write it out as `prompt` and `text`"),
+    ],
+)
+def test_other_translations_are_counted(tmp_path, texts, message):
+    rows = [{"translation": texts}, {"translation": {"de": "ja", "fr": "oui"}}]
+    imported = import_source(write_rows(tmp_path / "x.jsonl", rows), tmp_path / "out", on_bad="skip")
+    assert asked(imported.dataset) == [("Translate to French: ja", "oui", False)]
+    assert message in imported.skipped[0]

@@ -21,7 +21,8 @@ class Options:
     """Make a dataset of text files, of captioned pictures, of rows of either, or of a Minari dataset.
 
     Pictures need captions.csv or captions.jsonl beside them, with `file` and `text` for each, or a NAME.txt beside each
-    NAME.png. A column `prompt` makes them questions and answers; rows of `prompt` and `text` need no picture.
+    NAME.png. A column `prompt` makes them questions and answers; rows of `prompt` and `text` need no picture, nor do
+    those of `messages` or of a `translation`.
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]

@@ -75,7 +75,7 @@ def _lines(dataset: Dataset) -> list[tuple[str, str]]:
         ]
     else:
         documents = dataset.read_documents()
-        pictures = sum(document.image is not None for document in documents)
+        pictures = sum(any(turn.image is not None for turn in document.turns) for document in documents)
         held_out = sum(document.split == "test" for document in documents)
         groups = sorted({document.group for document in documents if document.group})
         lines += [

@@ -227,7 +227,7 @@ def members(file: Path, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, b
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is not None and member.name.endswith(suffixes or ("",)):
                     yield member.name, content.read()
-            while archive.fileobj is not None and archive.fileobj.read(2**20):
+            while archive.fileobj.read(2**20):
                 pass  # compressed files say at their end whether all of them is whole
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{file}: expected a whole archive, found damage: {error}") from error
