@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from gato_lite.checkpoint import FileRecord, Manifest
+from gato_lite.envs.dataset import Dataset, check
 from gato_lite.envs.format import DatasetInfo, Part, Reference, Score
 from gato_lite.envs.parts import Document
 from gato_lite.run import RunConfig, TaskFormat
@@ -27,6 +30,14 @@ def test_every_field_is_explained(struct: type[msgspec.Struct]) -> None:
 
 def test_every_document_column_is_explained() -> None:
     assert [name for name in Document._fields if f"| `{name}` |" not in PAGE] == []
+
+
+def test_the_example_of_documents_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"^    import numpy.*?write_documents\(\".*?$", PAGE, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(example), {})
+    assert check("squares") == []
+    assert [len(row.turns) for row in Dataset.open("squares").read_documents()] == [3, 1, 1]
 
 
 def test_the_scale_has_two_ends() -> None:

@@ -2,6 +2,7 @@
 
     import_source("my-texts", "data/mine")         a folder of .txt and .md files, at any depth
     import_source("my-pictures", "data/mine")      a folder with pictures and captions.csv or captions.jsonl
+    import_source("my-classes", "data/mine")       a folder with a folder of pictures for each class
     import_source("pictures.tar", "data/mine")     the same in a tar or zip; KEY.png, KEY.txt as in WebDataset
     import_source("rows.jsonl", "data/mine")       rows of `text`, or of `prompt` and `text`; a .csv has them too
     import_source("rows.parquet", "data/mine")     the same, or rows of `image` with `text`, `label` or a question
@@ -12,7 +13,8 @@ Decisions:
 - A captions file has the columns (or keys) `file` and `text`, and may have `prompt`, `group` and `split`; what else is
   understood, `gato_lite.train.rows` says. It may be called metadata.csv or metadata.jsonl. A column that no document
   is made of is named in `Imported.unused`.
-- Without one, a picture's caption is the .txt or .caption of the same name, or `text` of the .json; its class the .cls.
+- Without one, a picture's caption is the .txt or .caption of the same name, or `text` of the .json; its class the .cls,
+  or, where there is nothing but pictures, the folder that it is in.
 - What documents teach is what most of them look like, unless `ability` says it.
 - Which documents are held out is decided by a hash of their content: it changes neither with the order of the files
   nor when files are added, and copies of one file stay on one side. Of two contents or more, one is always held out.
@@ -36,10 +38,11 @@ from typing import Any, Final
 from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.envs.format import INFO_FILE, Ability, OnBad
 from gato_lite.fitting import CELL, MAX_PIXELS, PictureFit, fit
-from gato_lite.train.files import Files, Folder, is_archive, open_files
+from gato_lite.train.files import Files, Folder, Shards, is_archive, open_files
 from gato_lite.train.items import Item, Reader, in_share, read_text, text_items
 from gato_lite.train.pictures import SUFFIXES, decode_picture, encode_png
 from gato_lite.train.rows import (
+    SPLITS,
     TABLES,
     columns_of,
     is_asked,
@@ -193,11 +196,40 @@ def _items_of(source: Path, reader: Reader, stack: contextlib.ExitStack) -> Call
     tables = [name for name, suffix in by_suffix if suffix in TABLES]
     if tables and not kinds & {*TEXT_SUFFIXES, *SUFFIXES}:
         return functools.partial(_row_items, files, tables, reader)
+    classes = _classes([name for name, suffix in by_suffix if suffix in SUFFIXES])
+    if classes and not kinds & {*TEXT_SUFFIXES, *_BESIDE, *TABLES} and not isinstance(files, Shards):
+        return functools.partial(_class_items, files, classes, reader)
     if not set(suffixes) & {*TEXT_SUFFIXES, *_BESIDE}:
         beside = f"{', '.join(CAPTION_FILES)}, or a {', '.join(_BESIDE)} of the same name, beside them"
-        hint = f"; pictures need one of {beside}" if set(suffixes) & set(SUFFIXES) else ""
+        hint = f"; pictures need one of {beside}, or a folder for each class" if set(suffixes) & set(SUFFIXES) else ""
         raise ValueError(f"{source}: expected text files ({', '.join(TEXT_SUFFIXES)}), found none{hint}")
     return functools.partial(_named_items, files, reader)
+
+
+def _classes(pictures: Sequence[str]) -> dict[str, tuple[str | None, str]]:
+    """Split, None where none is said, and class of each picture: `cats/1.png`, or `train/cats/1.png`.
+
+    Returns:
+        Nothing where not all of them are in a folder of their class, or there are not two classes.
+    """
+    found: dict[str, tuple[str | None, str]] = {}
+    for name in pictures:
+        *above, label = name.split("/")[:-1] or [""]
+        if not label or label in SPLITS or label.startswith(".") or len(above) > 1 or not SPLITS.keys() >= {*above}:
+            return {}
+        found[name] = (above[0] if above else None, label)
+    return found if len({label for _, label in found.values()}) > 1 else {}
+
+
+def _class_items(files: Files, classes: Mapping[str, tuple[str | None, str]], reader: Reader) -> Iterator[Item]:
+    """Every picture with the class that its folder is called by."""
+    for name, (split, label) in classes.items():
+        reader.n_read += 1
+        place = f"{files.path / name}"
+        try:
+            yield from row_items(place, {"label": label}, [files.read(name)], reader, split=split)
+        except (ValueError, OSError) as error:
+            reader.leave_out(place, error)
 
 
 def _survey(items: Iterator[Item], share: float) -> tuple[set[bytes], bool, Ability | None]:

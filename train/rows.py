@@ -48,13 +48,13 @@ _FORMS: Final = {"messages": list, "translation": dict}
 """Columns that count where they hold this alone, and then say all that the document says."""
 _FOLLOWS: Final = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",)}
 """Who may speak after whom."""
-_SPLITS: Final = {"train": "train", "test": "test", "validation": "test", "valid": "test", "dev": "test"}
+SPLITS: Final = {"train": "train", "test": "test", "validation": "test", "valid": "test", "dev": "test"}
 """What the first word of a file's name, or a column, says of rows."""
 
 
 def split_of_file(name: str) -> str | None:
     """The split of a file's rows, such as "test" for test-00000-of-00001.parquet; None where its name says none."""
-    return _SPLITS.get(re.split(r"[-.]", name)[0])
+    return SPLITS.get(re.split(r"[-.]", name)[0])
 
 
 def columns_of(row: Mapping[str, Any]) -> dict[str, str]:  # Any: JSON, or values of Arrow
@@ -102,9 +102,9 @@ def row_items(
         if (place := lone_surrogate(words)) is not None:
             raise ValueError(f"expected text that UTF-8 can write, got a lone surrogate at {place}")
     split = found.get("split") or split
-    if split is not None and split not in _SPLITS:
+    if split is not None and split not in SPLITS:
         raise ValueError(f'expected split "train" or "test", got {split!r}')
-    split = None if split is None else _SPLITS[split]
+    split = None if split is None else SPLITS[split]
     if not pictures and not turns[0].prompt:
         yield from text_items(name, turns[0].text, split=split, group=group)
         return
@@ -195,9 +195,9 @@ def table_rows(place: Path, data: bytes, reader: Reader) -> Iterator[tuple[str, 
 
 
 def _csv_rows(place: Path, text: str, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:  # Any: as table_rows
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, restval="")
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, restval="", delimiter=_delimiter(text))
     try:
-        names = rows.fieldnames or ()
+        rows.fieldnames = names = _small(rows.fieldnames or ())
         if "text" not in columns_of(dict.fromkeys(names, "")):
             expected = "a first line with `file` and `text`, or `prompt` and `text`"
             raise ValueError(f"{place}: expected {expected}, got {', '.join(names) or 'nothing'}")
@@ -206,6 +206,20 @@ def _csv_rows(place: Path, text: str, reader: Reader) -> Iterator[tuple[str, dic
             yield f"{place}, line {rows.line_num}", {name: value for name, value in row.items() if name}
     except csv.Error as error:
         raise ValueError(f"{place}, after line {rows.line_num}: {error}") from error
+
+
+def _delimiter(text: str) -> str:
+    """A semicolon where that alone makes a column of texts of the first line, else a comma."""
+    names = {mark: [name.strip('"') for name in text.partition("\n")[0].split(mark)] for mark in ",;"}
+    there = [mark for mark in names if "text" in columns_of(dict.fromkeys(_small(names[mark]), ""))]
+    return there[0] if there else ","
+
+
+def _small(names: Sequence[str]) -> list[str]:
+    """The same with capitals made small where that makes one column that is understood."""
+    small = [name.lower() for name in names]
+    known = {name for those in COLUMNS.values() for name in those}
+    return [low if low in known and small.count(low) == 1 else name for name, low in zip(names, small, strict=True)]
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:  # Any: JSON

@@ -762,3 +762,63 @@ def test_other_translations_are_counted(tmp_path, texts, message):
     imported = import_source(write_rows(tmp_path / "x.jsonl", rows), tmp_path / "out", on_bad="skip")
     assert asked(imported.dataset) == [("Translate to French: ja", "oui", False)]
     assert message in imported.skipped[0]
+
+
+# -- folders of classes, and other CSV
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_a_folder_may_be_the_class_of_its_pictures(tmp_path, write):
+    members = [("README.md", b"# About"), *((f"{name}/{i}.png", png(i)) for i, name in enumerate(["cats", "dogs"] * 2))]
+    dataset = import_source(write(tmp_path / "in.zip", members), tmp_path / "out").dataset
+    said = sorted(text for _, text, _ in asked(dataset))
+    assert said == ["cats", "cats", "dogs", "dogs"]
+    assert {(prompt, shown) for prompt, _, shown in asked(dataset)} == {("Which class is this?", True)}
+    assert dataset.info.ability == "class"
+
+
+def test_folders_of_classes_may_be_in_folders_of_splits(tmp_path):
+    members = [(f"{name}/0.png", png(i)) for i, name in enumerate(["train/a", "train/b", "test/a", "validation/b"])]
+    members.append(("train/b/1.png", b"none"))
+    imported = import_source(write_folder(tmp_path / "in", members), tmp_path / "out", on_bad="skip")
+    found = sorted((row.split, row.text) for row in imported.dataset.read_documents())
+    assert found == [("test", "a"), ("test", "b"), ("train", "a"), ("train", "b")]
+    assert "train/b/1.png: expected a whole picture" in imported.skipped[0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a/0.png", "1.png"],
+        ["a/0.png", "a/1.png"],
+        ["train/0.png", "test/1.png"],
+        ["a/x/0.png", "b/y/1.png"],
+        ["a/0.png", "b/1.png", "labels.csv"],
+    ],
+)
+def test_other_folders_are_no_classes(tmp_path, names):
+    source = write_folder(tmp_path / "in", [(name, png(i)) for i, name in enumerate(names)])
+    with pytest.raises(ValueError, match=r"found none; pictures need one of .*, or a folder for each class"):
+        import_source(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Prompt,Text,Mood\nHello,Hi,glad\n",
+        "prompt;text;mood\nHello;Hi;glad\n",
+        '"Question";"Answer";"Mood"\nHello;Hi;glad\n',
+        "Text,text,prompt\nglad,Hi,Hello\n",
+    ],
+)
+def test_csv_may_have_semicolons_and_capitals(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text, "utf-8")
+    imported = import_source(tmp_path / "x.csv", tmp_path / "out")
+    assert asked(imported.dataset) == [("Hello", "Hi", False)]
+    assert len(imported.unused) == 1
+
+
+def test_semicolons_in_values_stay(tmp_path):
+    (tmp_path / "x.csv").write_text("text,a;b\none; two,3;4\n", "utf-8")
+    imported = import_source(tmp_path / "x.csv", tmp_path / "out")
+    assert [row.text for row in imported.dataset.read_documents()] == ["one; two"]
