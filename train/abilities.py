@@ -314,8 +314,8 @@ def translation_score(test: Sequence[Document], answers: Sequence[str]) -> Docum
 
     groups: dict[str, tuple[float, int]] = {}
     more: dict[str, float] = {}
-    for group in sorted({str(document.group) for document in test}):
-        chosen = [index for index, document in enumerate(test) if str(document.group) == group]
+    for group in sorted({document.group for document in test if document.group}):
+        chosen = [index for index, document in enumerate(test) if document.group == group]
         own, more[f"BLEU {group}"] = scored(chosen)
         groups[group] = own, len(chosen)
     mean, more["BLEU"] = scored(range(len(test)))

@@ -163,6 +163,13 @@ def test_captions_by_style_and_category(gato: Gato, tmp_path: Path, monkeypatch:
     }
 
 
+def test_translations_of_no_group_are_in_none(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [translation("yes", "si", "it", split="test")]
+    answering(monkeypatch, {rows[0].prompt: "si"})
+    score = score_documents(gato, write_documents(tmp_path / "t", rows, name="t"))
+    assert (list(score.more), score.groups) == (["BLEU"], {})
+
+
 def test_translations(gato: Gato, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         translation("the cat sleeps here", "il gatto dorme qui", "it", group="a"),
