@@ -54,7 +54,7 @@ class Block:
     """First environment seed of the whole recording."""
     on_bad: OnBad
     time_limit_s: float
-    """Longest time for one episode, in seconds."""
+    """CPU time that one episode may take, in seconds (`experts.time_limit`)."""
     first_part: int = 0
     """Number of the recording's first part; another where it replaces a dataset."""
 

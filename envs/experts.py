@@ -7,13 +7,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 AnyEnv: TypeAlias = gym.Env[Any, Any]  # Any: observations and actions of whatever task it is
+
+WALL_PER_CPU: Final = 20.0
+"""Times the limit of CPU time that what waits for something may take by the clock: a busy machine is not as slow."""
 
 
 class ExpertFailedError(RuntimeError):
@@ -92,24 +95,30 @@ class RandomExpert:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimitError` in the block after `seconds`, even where it hangs in a loop of its own.
+    """Raise `TimeLimitError` in the block after `seconds` of CPU time, even where it hangs in a loop of its own.
 
-    Works by an alarm signal, which only the main thread of a POSIX process gets; elsewhere the block runs unlimited.
+    The CPU time is that of all threads of the process, which how busy the machine is changes little. What waits
+    without using any is stopped after `WALL_PER_CPU` times as long by the clock. Works by signals, which only the main
+    thread of a POSIX process gets; elsewhere the block runs unlimited.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeLimitError(f"the episode took longer than its limit of {seconds:g} s")
+    def stop(number: int, _frame: FrameType | None) -> None:
+        waited = f", {seconds * WALL_PER_CPU:g} s by the clock" * (number == signal.SIGALRM)
+        raise TimeLimitError(f"the episode took longer than its limit of {seconds:g} s of CPU time{waited}")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = [(number, signal.signal(number, stop)) for number in (signal.SIGPROF, signal.SIGALRM)]
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds * WALL_PER_CPU)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def value_iteration(env: AnyEnv, discount: float = 0.999) -> Expert:

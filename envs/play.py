@@ -18,7 +18,7 @@ def play_episode(
         expert: What acts.
         builder: Gathers the episode.
         seed: The environment's seed.
-        limit_s: Longest time in seconds; None is the task's own.
+        limit_s: CPU time that it may take, in seconds; None is the task's own.
 
     Raises:
         ExpertFailedError: the expert is lost, or took longer than the limit.

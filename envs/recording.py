@@ -104,7 +104,7 @@ def record_task(
         seed: First environment seed; a block of 100 episodes has 1,000 seeds.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
         overwrite: Whether another dataset in `out` may be replaced.
-        time_limit_s: Longest time for one episode in seconds; None is the task's own.
+        time_limit_s: CPU time of one episode in seconds, 20 times that by the clock; None is the task's own.
         progress: Called with the episodes done and in all.
 
     Raises:
@@ -137,7 +137,7 @@ def record_tasks(
         seed: First environment seed.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
         overwrite: Whether other datasets may be replaced.
-        time_limit_s: Longest time for one episode in seconds; None is each task's own.
+        time_limit_s: CPU time of one episode in seconds, 20 times that by the clock; None is each task's own.
         on_progress: Called with the episodes done and in all.
 
     Raises:

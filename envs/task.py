@@ -99,7 +99,7 @@ class Task:
     extra: Extra | None = None
     """The extra of this package that the environment needs."""
     time_limit_s: float = 20.0
-    """Longest time for one episode of the expert, in seconds."""
+    """CPU time that one episode of the expert may take, in seconds (`experts.time_limit`)."""
     part_episodes: int = BLOCK
     """Episodes in one part of a recording, which a process holds in memory: fewer where observations are large."""
     scores_file: Path = SCORES_FILE

@@ -1,8 +1,9 @@
 """Recording blocks in worker processes, which may hang or die without costing more than the episode that did it.
 
-Each worker says which seed it plays. One that is beyond its episode's time limit is killed, in whatever code it hangs,
-and the seed counts as failed. One that dies is replaced and its block begun again; a seed that was being played at two
-deaths counts as failed. Since a block is a function of its seeds, what is recorded is the same as without the accident.
+Each worker says which seed it plays. One that is beyond its episode's limit of CPU time, or waits much longer, is
+killed, in whatever code it hangs, and the seed counts as failed. One that dies is replaced and its block begun again; a
+seed that was being played at two deaths counts as failed. Since a block is a function of its seeds, what is recorded is
+the same as without the accident.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from gato_lite.envs.blocks import TIME_LIMIT, WORKER_DIED, Block, GivenUpError, Made, Studio, record_block
 from gato_lite.envs.episodes import BadEpisodeError
+from gato_lite.envs.experts import WALL_PER_CPU
 
 Outcome: TypeAlias = Made | GivenUpError | BadEpisodeError
 """Of a block: its part, or why its task is given up."""
@@ -32,7 +35,7 @@ _IDLE: Final = -1
 """In place of a seed where no episode is being played."""
 _LOOK_EVERY_S: Final = 0.2
 _GRACE_S: Final = 1.0
-"""Time in which a worker ends an episode that is beyond its limit by itself."""
+"""Time, of the CPU and by the clock, in which a worker ends an episode that is beyond its limit by itself."""
 _MAX_LOST: Final = 10
 """Seeds of a block that may hang or end a worker before its task is given up."""
 _MAX_DEATHS: Final = 3
@@ -125,7 +128,7 @@ class _Worker:
         theirs.close()
         self.block: Block | None = None
         self.task: str | None = None
-        self._seed, self._waited, self._looked = _IDLE, 0.0, 0.0
+        self._seed, self._waited, self._looked, self._used = _IDLE, 0.0, 0.0, 0.0
 
     @property
     def kept(self) -> int:
@@ -156,10 +159,15 @@ class _Worker:
         A stretch in which this process did not look, such as one in which it was stopped, counts as a short one.
         """
         assert self.block is not None
-        now, seed = time.monotonic(), int(self.shared[0])
-        self._waited = 0.0 if seed != self._seed else self._waited + min(now - self._looked, 5 * _LOOK_EVERY_S)
-        self._seed, self._looked = seed, now
-        return seed if seed != _IDLE and self._waited > self.block.time_limit_s + _GRACE_S else None
+        now, seed, used = time.monotonic(), int(self.shared[0]), _cpu_seconds(self.process.pid)
+        if seed != self._seed:
+            self._seed, self._waited, self._used = seed, 0.0, used
+        else:
+            self._waited += min(now - self._looked, 5 * _LOOK_EVERY_S)
+        self._looked = now
+        limit = self.block.time_limit_s
+        overdue = used - self._used > limit + _GRACE_S or self._waited > limit * WALL_PER_CPU + _GRACE_S
+        return seed if seed != _IDLE and overdue else None
 
     def end(self) -> None:
         """Kill it, if it still runs."""
@@ -241,6 +249,15 @@ class _Crew:
             )
         self.queue.put_back(block)
         return None
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """CPU time that a process has used so far, of all its threads; 0 where the system has no /proc to tell it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")  # in user's code and in the system's
 
 
 def _how_it_ended(exitcode: int | None) -> str:

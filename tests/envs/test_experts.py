@@ -7,6 +7,7 @@ import time
 import gymnasium as gym
 import pytest
 
+from gato_lite.envs import experts
 from gato_lite.envs.experts import ExpertFailedError, RandomExpert, Rule, time_limit, value_iteration
 
 
@@ -16,16 +17,29 @@ def test_a_hanging_expert_is_stopped():
             while True:
                 pass
 
-    with pytest.raises(ExpertFailedError, match=r"longer than its limit of 0\.05 s"):
+    with pytest.raises(ExpertFailedError, match=r"longer than its limit of 0\.05 s of CPU time$"):
         hang()
 
 
-def test_the_limit_ends_with_its_block():
-    before = signal.getsignal(signal.SIGALRM)
+def test_a_waiting_expert_is_stopped_only_by_the_clock(monkeypatch):
     with time_limit(0.05):
-        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert signal.getsignal(signal.SIGALRM) == before
+        time.sleep(0.3)  # as an episode on a busy machine
+    monkeypatch.setattr(experts, "WALL_PER_CPU", 2.0)
+    with (
+        pytest.raises(ExpertFailedError, match=r"limit of 0\.05 s of CPU time, 0\.1 s by the clock$"),
+        time_limit(0.05),
+    ):
+        time.sleep(10)
+
+
+@pytest.mark.parametrize("number, timer", [("SIGPROF", "ITIMER_PROF"), ("SIGALRM", "ITIMER_REAL")])
+def test_the_limit_ends_with_its_block(number, timer):
+    number, timer = getattr(signal, number), getattr(signal, timer)
+    before = signal.getsignal(number)
+    with time_limit(0.05):
+        assert signal.getitimer(timer)[0] > 0
+    assert signal.getitimer(timer) == (0.0, 0.0)
+    assert signal.getsignal(number) == before
 
 
 def test_no_limit_outside_the_main_thread():

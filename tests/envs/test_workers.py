@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from multiprocessing.process import BaseProcess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gato_lite.envs.blocks import Block
 from gato_lite.envs.recording import record_task
-from gato_lite.envs.workers import _Queue, start_process
+from gato_lite.envs.workers import _cpu_seconds, _Queue, _Worker, start_process
 
 MIXED = """
 import sys
@@ -81,6 +84,37 @@ def test_progress_is_told_while_blocks_are_recorded(tmp_path, workers):
 
 def block(task, index):
     return Block(task=task, out="", index=index, episodes=100, seed=0, on_bad="error", time_limit_s=1.0)
+
+
+class Hung(_Worker):
+    """A worker that has begun seed 5, as its parent sees it at `clock` seconds."""
+
+    def __init__(self, monkeypatch):
+        self.block, self.shared, self.process = block("a", 0), [5, 0], SimpleNamespace(pid=None)
+        self._seed, self._waited, self._looked, self._used = 5, 0.0, 0.0, 0.0
+        self.clock = self.used = 0.0
+        monkeypatch.setattr("gato_lite.envs.workers._cpu_seconds", lambda _pid: self.used)
+        monkeypatch.setattr("gato_lite.envs.workers.time.monotonic", lambda: self.clock)
+
+    def overdue_after(self, cpu_share):
+        """CPU time and time by the clock after which its seed is overdue."""
+        while self.overdue_seed() is None:
+            self.clock += 0.2
+            self.used += 0.2 * cpu_share
+        return round(self.used, 1), round(self.clock, 1)
+
+
+@pytest.mark.parametrize("cpu_share, after", [(1.0, (2.2, 2.2)), (0.25, (2.0, 8.2)), (0.0, (0.0, 21.2))])
+def test_a_worker_is_overdue_by_its_own_cpu_time_or_much_later_by_the_clock(monkeypatch, cpu_share, after):
+    cpu, clock = Hung(monkeypatch).overdue_after(cpu_share)
+    assert cpu == pytest.approx(after[0], abs=0.25)
+    assert clock == pytest.approx(after[1], abs=0.25)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_is_told_its_cpu_time():
+    assert _cpu_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=0.5)
+    assert _cpu_seconds(2**30) == 0.0
 
 
 def test_a_worker_stays_with_its_task_and_then_helps_where_most_is_left():

@@ -40,7 +40,8 @@ class Options:
     on_bad: Literal["error", "skip"] = "error"
     """Whether an episode with a bad value, such as NaN, is an error, or left out and counted."""
     time_limit: Annotated[float | None, arg(metavar="SECONDS")] = None
-    """Longest time for one episode, which counts as failed beyond it; None is each task's own."""
+    """CPU time of one episode, which counts as failed beyond it, or beyond 20 times as long by the clock; None is each
+    task's own."""
     overwrite: bool = False
     """Replace the datasets that are there."""
 
