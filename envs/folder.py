@@ -21,13 +21,20 @@ OTHER_FIRST_PART: Final = 500_000
 """Number of the first part of a dataset that replaces one with parts from 0."""
 
 
-def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lambda _: False) -> int:
+def claim(
+    out: Path,
+    *,
+    overwrite: bool,
+    is_wanted: Callable[[Path], bool] = lambda _: False,
+    differences: Callable[[], str] = lambda: "",
+) -> int:
     """Make `out` a folder to write a new dataset into; a whole one in it stays until `write_info` replaces it.
 
     Args:
         out: The folder; it is made.
         overwrite: Whether a dataset in it may be replaced.
         is_wanted: Whether an unlisted part is one of the new dataset already, and stays.
+        differences: Says how a dataset in it is not the one to be written, for the error.
 
     Returns:
         The number of the new dataset's first part.
@@ -36,14 +43,14 @@ def claim(out: Path, *, overwrite: bool, is_wanted: Callable[[Path], bool] = lam
         FileExistsError: it holds something already, and `overwrite` is off or what it holds is no dataset.
     """
     out.mkdir(parents=True, exist_ok=True)
-    old = check_claim(out, overwrite=overwrite)
+    old = check_claim(out, overwrite=overwrite, differences=differences)
     if old is None:
         (out / INFO_FILE).unlink(missing_ok=True)  # first, so that what is left is never taken for whole
     sweep(out, is_wanted=is_wanted)
     return 0 if old is None else next_first_part(old)
 
 
-def check_claim(out: Path, *, overwrite: bool) -> DatasetInfo | None:
+def check_claim(out: Path, *, overwrite: bool, differences: Callable[[], str] = lambda: "") -> DatasetInfo | None:
     """The dataset in `out` that a new one would replace, None where there is no whole one; nothing is changed.
 
     Raises:
@@ -61,7 +68,7 @@ def check_claim(out: Path, *, overwrite: bool) -> DatasetInfo | None:
         )
     if present and not overwrite:
         raise FileExistsError(
-            f"{out}: already holds a dataset, {_contents(old)}; name another folder,"
+            f"{out}: already holds a dataset, {_contents(old)}{differences()}; name another folder,"
             " or pass overwrite=True (--overwrite) to replace it"
         )
     return old

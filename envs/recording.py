@@ -317,7 +317,12 @@ def _prepare(out: Path, blocks: Sequence[Block], *, overwrite: bool) -> list[Blo
         first = 0 if old is None else next_first_part(old)
         mine = [replace(block, first_part=first) for block in blocks]
         wanted = {block.path.name: block.identity for block in mine}
-        claim(out, overwrite=overwrite, is_wanted=lambda file: _identity(file) == wanted.get(file.name, 0))
+        claim(
+            out,
+            overwrite=overwrite,
+            is_wanted=lambda file: _identity(file) == wanted.get(file.name, 0),
+            differences=lambda: _differences(out, old, mine),
+        )
     wanted_names = {block.path.name for block in mine}
     sweep(out, is_wanted=lambda file: file.name in wanted_names)
     return mine
@@ -365,3 +370,32 @@ def _is_resumable(out: Path, old: DatasetInfo | None, blocks: Sequence[Block], *
             )
         return False
     return resumable
+
+
+def _differences(out: Path, old: DatasetInfo | None, blocks: Sequence[Block]) -> str:
+    """How the recording in `out` is not the one of `blocks`, as the end of a sentence."""
+    files = sorted(out.glob("part-*.parquet")) if old is None else [out / part.file for part in old.parts]
+    identities = [found for file in files if isinstance(found := _identity(file), dict)]
+    if not identities:
+        return "" if old is None else ", which is no recording of a task of the catalogue"
+    asked = blocks[0].identity
+    there, asked = _by_name(next((found for found in identities if found != asked), asked)), _by_name(asked)
+    if there.get("least_return") is None and "least_return" in asked:
+        there["least_return"] = "none (it was recorded before the task had one, and may hold episodes below it)"
+    names, wanted = [file.name for file in files], [block.path.name for block in blocks]
+    if old is not None:
+        there["episodes"], asked["episodes"] = old.n_rows, sum(block.episodes for block in blocks)
+    if old is None and not set(names) <= set(wanted):
+        there["parts"], asked["parts"] = f"{names[0]} to {names[-1]}", f"{wanted[0]} to {wanted[-1]}"
+    elif old is not None and there["episodes"] == asked["episodes"]:
+        there["episodes of a part"], asked["episodes of a part"] = old.parts[0].rows, blocks[0].episodes
+    differing = [name for name in {**asked, **there} if there.get(name) != asked.get(name)]
+    listed = [f"{name}: there {there.get(name, 'none')}, asked for {asked.get(name, 'none')}" for name in differing]
+    return f", which is not what is asked for ({'; '.join(listed)})" if listed else ""
+
+
+def _by_name(identity: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
+    """What all parts of a recording share, with each package's version by its own name."""
+    versions = identity.get("versions")
+    rest = {name: value for name, value in identity.items() if name != "versions"}
+    return {**rest, **(versions if isinstance(versions, dict) else {})}

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from gato_lite.envs import catalogue, recording
-from gato_lite.envs.blocks import GivenUpError
+from gato_lite.envs import blocks, catalogue, recording
+from gato_lite.envs.blocks import GivenUpError, package_versions
 from gato_lite.envs.catalogue import Task
 from gato_lite.envs.dataset import Dataset, check
 from gato_lite.envs.experts import ExpertFailedError
+from gato_lite.envs.record import record
 from gato_lite.envs.recording import record_task, record_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED, REFERENCE_SEED, RELABEL_SEED, block_seed
 
@@ -101,14 +102,60 @@ def test_the_same_command_again_does_nothing(tmp_path):
 
 def test_another_recording_is_not_overwritten_unasked(tmp_path):
     record_task(SOKOBAN, 20, tmp_path)
-    for changed in ({"episodes": 30}, {"episodes": 20, "seed": 1}):
+    for changed, told in (
+        ({"episodes": 30}, "episodes: there 20, asked for 30"),
+        ({"episodes": 20, "seed": 1}, "seed: there 0, asked for 1"),
+        ({"episodes": 30, "on_bad": "skip"}, "on_bad: there error, asked for skip; episodes: there 20, asked for 30"),
+    ):
         with pytest.raises(
             FileExistsError,
-            match=r"already holds a dataset, 20 episodes of sokoban/Sokoban7x7 from seed 0 \(.*gymnasium \d",
+            match=r"already holds a dataset, 20 episodes of sokoban/Sokoban7x7 from seed 0 \(.*gymnasium \d.*\),"
+            rf" which is not what is asked for \({told}\); name another folder, or pass overwrite=True",
         ):
             record_task(SOKOBAN, out=tmp_path, **changed)
     assert record_task(SOKOBAN, 30, tmp_path, overwrite=True).info.n_rows == 30
     assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_what_differs_from_the_recording_that_is_there_is_named(tmp_path, monkeypatch):
+    task = Task(name="test/Counter", make_env=lambda _evaluation, _mode: Counter())
+    stricter = replace(task, least_return=1.5)
+
+    def told(wanted, episodes=3):
+        monkeypatch.setitem(catalogue.TASKS, task.name, wanted)
+        with pytest.raises(FileExistsError) as raised:
+            record_task(task.name, episodes, tmp_path)
+        return re.search(r"which is not what is asked for \((.*)\); name another", str(raised.value))[1]
+
+    monkeypatch.setitem(catalogue.TASKS, task.name, task)
+    record_task(task.name, 3, tmp_path)
+    assert told(stricter) == (
+        "least_return: there none (it was recorded before the task had one, and may hold episodes below it),"
+        " asked for 1.5"
+    )
+    assert told(replace(task, part_episodes=2)) == "episodes of a part: there 3, asked for 2"
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "package_versions", lambda: {**package_versions(), "numpy": "9.9"})
+        assert told(task) == f"numpy: there {np.__version__}, asked for 9.9"
+    monkeypatch.setitem(catalogue.TASKS, task.name, stricter)
+    record_task(task.name, 3, tmp_path, overwrite=True)
+    assert told(replace(task, least_return=0.5)) == "least_return: there 1.5, asked for 0.5"
+    assert told(task) == "least_return: there 1.5, asked for none"
+
+
+def test_what_differs_from_an_unfinished_or_another_dataset_is_named(tmp_path):
+    record_task("toy/Taxi", 250, tmp_path / "d")
+    (tmp_path / "d" / "dataset.json").unlink()
+    message = r"which is unfinished.* \(task: there toy/Taxi, asked for sokoban/Sokoban7x7\); name another folder"
+    with pytest.raises(FileExistsError, match=message):
+        record_task(SOKOBAN, 250, tmp_path / "d")
+    message = r"\(parts: there part-000000.parquet to part-000002.parquet, asked for part-000000.* to part-000000.*\);"
+    with pytest.raises(FileExistsError, match=message):
+        record_task("toy/Taxi", 50, tmp_path / "d")
+    record(Counter(), lambda _: 1, episodes=1, out=tmp_path / "own")
+    message = "1 episode of Counter from seed 0 .*, which is no recording of a task of the catalogue; name another"
+    with pytest.raises(FileExistsError, match=message):
+        record_task("toy/Taxi", 1, tmp_path / "own")
 
 
 def test_a_recording_that_replaces_another_goes_on_where_it_stopped(tmp_path, monkeypatch):
