@@ -133,7 +133,19 @@ def read_info(path: Path) -> DatasetInfo:
     if not file.is_file():
         found = "a recording that was not finished" if any(path.glob("part-*")) else "none"
         raise DatasetError(f"{path}: expected a dataset ({INFO_FILE} and part-*.parquet), found {found}")
-    data = file.read_bytes()
+    return parse_info(file.read_bytes(), str(file))
+
+
+def parse_info(data: bytes, file: str) -> DatasetInfo:
+    """What a dataset says about itself in the JSON `data`.
+
+    Args:
+        data: The content of `dataset.json`.
+        file: Where it stands, for errors.
+
+    Raises:
+        DatasetError: it is damaged or of a later version.
+    """
     try:
         if problem := later_version(data, FORMAT_VERSION):
             raise DatasetError(f"{file}: {problem}")
@@ -146,7 +158,7 @@ def read_info(path: Path) -> DatasetInfo:
     return info
 
 
-def _check_info(file: Path, info: DatasetInfo) -> None:
+def _check_info(file: str, info: DatasetInfo) -> None:
     for part in info.parts:
         if not PART_NAME.fullmatch(part.file):
             raise DatasetError(f"{file}: expected parts named part-000000.parquet, found {part.file!r}")

@@ -3,6 +3,9 @@
     import_minari("D4RL/door/human-v2", "data/door")
     export_minari("data/CartPole", "mine/cartpole-v0")
 
+What a dataset of ours says of itself (task, instruction, metric, token spec, scale, what acted, seed, licence) goes
+with it as JSON in Minari's metadata, and comes back.
+
 Needs the extra: pip install 'gato_lite[minari]'. Only datasets that Minari has on this machine are read;
 `minari download NAME` fetches one. Pictures are stored without loss.
 """
@@ -14,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import gymnasium as gym
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
@@ -23,7 +28,7 @@ from gato_lite.envs.catalogue import ANY_GYMNASIUM
 from gato_lite.envs.columns import BadValue, Column, Role, column_name, stack
 from gato_lite.envs.dataset import Dataset, place_of
 from gato_lite.envs.episodes import BadEpisodeError, Episodes
-from gato_lite.envs.format import OnBad, versions
+from gato_lite.envs.format import DatasetInfo, OnBad, parse_info, versions, write_json
 from gato_lite.envs.parts import sides
 from gato_lite.envs.writer import About, DatasetWriter
 from gato_lite.names import unknown_name
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 
 ANY_TEXT: Final = spaces.Text(2**16, min_length=0, charset="".join(map(chr, range(1, 0xD800))))
 """What stands for a space of any strings among Minari's."""
+_KEY: Final = "gato_lite"
+"""Where in Minari's metadata the words of `dataset.json` stand, without its parts."""
 
 
 def import_minari(
@@ -47,19 +54,22 @@ def import_minari(
     attribution: str | None = None,
     on_bad: OnBad = "error",
     overwrite: bool = False,
+    on_note: Callable[[str], object] = warnings.warn,
 ) -> Dataset:
     """Write the episodes of a Minari dataset as a dataset of ours.
 
     Args:
         name: Minari's name of it, such as "D4RL/door/human-v2".
         out: Folder of the new dataset.
-        task: Name of the task; None takes that of Minari's environment, or else Minari's of the dataset.
-        instruction: What to do, in words.
-        spec: How observations become tokens; None leaves it to the space.
+        task: Name of the task; None takes the one that the dataset was exported with, that of Minari's environment, or
+            else Minari's of the dataset.
+        instruction: What to do, in words; None takes what the dataset was exported with, as for the next two.
+        spec: How observations become tokens.
         licence: SPDX name or words.
         attribution: Who made the episodes; None takes Minari's authors.
         on_bad: Whether an episode with a bad value is an error, or left out and counted.
         overwrite: Whether a dataset in `out` may be replaced.
+        on_note: Told in words where what the dataset was exported with is damaged, and so left out.
 
     Raises:
         ImportError: Minari is not installed.
@@ -78,12 +88,16 @@ def import_minari(
     observation_space, action_space = (
         _with_leaves(space, _restored) for space in (source.observation_space, source.action_space)
     )
+    kept = _kept(source, name, on_note)
+    policy = {key: acted for key, acted in kept.generator.items() if key == "policy"}
     about = About(
-        task=task or _task_name(source, name),
-        spec=TokenSpec() if spec is None else spec,
-        instruction=instruction,
-        generator={**versions("gato_lite", "minari"), "source": f"minari:{name}"},
-        licence=licence,
+        task=task or kept.task,
+        spec=kept.spec if spec is None else spec,
+        instruction=kept.instruction if instruction is None else instruction,
+        metric=kept.metric,
+        generator={**versions("gato_lite", "minari"), **policy, "source": f"minari:{name}"},
+        seed=kept.seed,
+        licence=licence or kept.licence,
         attribution=attribution or ", ".join(sorted(source.storage.metadata.get("author", ()))) or None,
     )
     n_skipped = 0
@@ -96,7 +110,7 @@ def import_minari(
                 if on_bad == "error":
                     raise BadEpisodeError(f"minari:{name}, episode {episode.id}: {error}") from error
                 n_skipped += 1
-        return writer.finish(n_skipped=n_skipped)
+        return writer.finish(n_skipped=n_skipped, reference=kept.reference)
 
 
 def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool = False) -> str:
@@ -158,6 +172,8 @@ def _write(dataset: Dataset, name: str, observation_space: AnySpace, action_spac
                 data_format="hdf5",
                 jpeg_encoding=False,
             )
+        bare = msgspec.structs.replace(info, n_rows=0, n_timesteps=0, parts=())
+        target.storage.update_metadata({_KEY: write_json(bare).decode(), **_env_spec(info.task)})
 
 
 def _check_keys(space: AnySpace) -> None:
@@ -203,9 +219,27 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name must be of the form [namespace/]dataset-v0, got {name!r}") from error
 
 
-def _task_name(source: Any, name: str) -> str:
-    known = source.env_spec
-    return name if known is None or known.additional_wrappers else ANY_GYMNASIUM + known.id
+def _env_spec(task: str) -> dict[str, str]:
+    """What `gymnasium.make` makes the task of, in Minari's metadata; empty where it is none of Gymnasium's alone."""
+    spec = gym.registry.get(task.removeprefix(ANY_GYMNASIUM)) if task.startswith(ANY_GYMNASIUM) else None
+    try:
+        return {} if spec is None else {"env_spec": spec.to_json()}
+    except (TypeError, ValueError):  # a class or another object, which JSON cannot write
+        return {}
+
+
+def _kept(source: Any, name: str, on_note: Callable[[str], object]) -> DatasetInfo:  # Any: Minari has no types
+    """What the dataset said of itself when it was exported; of any other the task's name alone."""
+    known, stored = source.env_spec, source.storage.metadata.get(_KEY)
+    if stored is not None:
+        try:
+            if not isinstance(stored, str):
+                raise ValueError(f"expected the JSON of a dataset, found {type(stored).__name__}")
+            return parse_info(stored.encode(), "metadata.json")
+        except ValueError as error:
+            on_note(f"minari:{name}: what it was exported with, such as its task, is left out: {error}")
+    task = name if known is None or known.additional_wrappers else ANY_GYMNASIUM + known.id
+    return DatasetInfo(kind="control", task=task, n_rows=0, parts=())
 
 
 def _from_minari(episode: Any, seed: int | None, observation_space: AnySpace, action_space: AnySpace) -> Episodes:

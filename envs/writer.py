@@ -141,11 +141,12 @@ class DatasetWriter:
         if waiting >= BLOCK or sum(run.n_bytes for run in self._waiting) >= PART_BYTES:
             self._flush()
 
-    def finish(self, *, n_skipped: int = 0) -> Dataset:
+    def finish(self, *, n_skipped: int = 0, reference: Reference | None = None) -> Dataset:
         """Write what is left and `dataset.json`.
 
         Args:
             n_skipped: Episodes left out because of a bad value.
+            reference: The two ends of the task's scale.
 
         Raises:
             ValueError: no episode was added.
@@ -154,7 +155,7 @@ class DatasetWriter:
             self.abandon()
             raise ValueError(f"{self.out}: expected at least one episode to write, got none ({n_skipped} left out)")
         self._flush()
-        info = recorded(self.about, self._stored_spaces, self._parts, n_skipped=n_skipped)
+        info = recorded(self.about, self._stored_spaces, self._parts, n_skipped=n_skipped, reference=reference)
         dataset = write_info(self.out, info)
         self._lock.__exit__(None, None, None)
         return dataset

@@ -76,6 +76,8 @@ class Imported:
     """Columns and keys that no document is made of."""
     n_test: int = 0
     """Documents held out of training, at least one of two."""
+    notes: tuple[str, ...] = ()
+    """What else is to be told."""
 
 
 def import_source(
@@ -123,6 +125,7 @@ def import_source(
             raise ValueError(
                 f"{source}: expected no option of documents for episodes, got {', '.join(wrong)}: leave it out"
             )
+        notes: list[str] = []
         dataset = import_minari(
             str(source).removeprefix("minari:"),
             out,
@@ -131,8 +134,9 @@ def import_source(
             attribution=attribution,
             on_bad=on_bad,
             overwrite=overwrite,
+            on_note=notes.append,
         )
-        return Imported(dataset=dataset)
+        return Imported(dataset=dataset, notes=tuple(notes))
     source = Path(source)
     how = PictureFit(side=size, keep_aspect=keep_aspect)
     _check_import(source, Path(out), how, test_share)

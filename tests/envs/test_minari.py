@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, check
 from gato_lite.envs.record import record, record_task
 from gato_lite.spaces import FreeText
@@ -54,9 +55,10 @@ def dataset(tmp_path):
 def test_there_and_back(dataset, tmp_path):
     name = export_minari(tmp_path / "d")
     assert name == "gato_lite/Nested-v0"
-    back = import_minari(name, tmp_path / "back", instruction="Do it.")
+    back = import_minari(name, tmp_path / "back")
     assert (back.observation_space, back.action_space) == (dataset.observation_space, dataset.action_space)
     assert (back.info.n_rows, back.n_parts) == (103, 2)
+    assert (back.info.task, back.info.instruction) == ("Nested", "Do it.")
     assert back.info.generator["source"] == "minari:gato_lite/Nested-v0"
     for index in range(2):
         left, right = dataset.read_part(index), back.read_part(index)
@@ -68,6 +70,42 @@ def test_there_and_back(dataset, tmp_path):
         for field in ("rewards", "terminated", "truncated", "lengths", "seeds", "success"):
             assert np.array_equal(getattr(left, field), getattr(right, field)), field
     assert check(tmp_path / "back") == []
+
+
+def identity(dataset):
+    info = dataset.info
+    told = (info.task, info.instruction, info.metric, info.spec, info.reference, info.seed, info.licence)
+    return *told, info.generator.get("policy")
+
+
+@pytest.mark.parametrize("task", ["babyai/GoToObj", "box2d/LunarLander", "gym:CartPole-v1"])
+def test_what_a_dataset_says_of_itself_comes_back(tmp_path, task):
+    pytest.importorskip("minigrid")
+    pytest.importorskip("Box2D")
+    level = record_task(task, 2, tmp_path / "level", seed=5)
+    back = import_minari(export_minari(level.path, "mine/level-v0"), tmp_path / "back")
+    assert identity(back) == identity(level)
+    assert back.info.task == task
+    assert (back.info.reference is None) == (task == "gym:CartPole-v1")
+    assert back.info.generator["source"] == "minari:mine/level-v0"
+    given = {"task": "my/Level", "instruction": "Go.", "spec": TokenSpec(history=2), "licence": "CC0-1.0"}
+    info = import_minari("mine/level-v0", tmp_path / "given", **given).info
+    assert {name: getattr(info, name) for name in given} == given
+
+
+def test_an_environment_of_gymnasium_is_named_to_minari(dataset, tmp_path):
+    import minari
+
+    record(gym.make("CartPole-v1"), lambda _: 0, episodes=2, out=tmp_path / "pole")
+    assert minari.load_dataset(export_minari(tmp_path / "pole", "mine/pole-v0")).env_spec == gym.spec("CartPole-v1")
+    assert minari.load_dataset(export_minari(tmp_path / "d", "mine/nested-v0")).env_spec is None
+    gym.register("Nested-v0", Nested)  # a class, which no JSON can name
+    try:
+        env = Nested()
+        record(env, lambda _: env.action_space.sample(), episodes=2, out=tmp_path / "class", name="gym:Nested-v0")
+        assert minari.load_dataset(export_minari(tmp_path / "class", "mine/class-v0")).env_spec is None
+    finally:
+        del gym.registry["Nested-v0"]
 
 
 def test_nothing_is_overwritten_unasked(dataset, tmp_path):

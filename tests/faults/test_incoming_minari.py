@@ -24,6 +24,7 @@ pytest.importorskip("minari")
 import h5py
 
 from gato_lite.envs.minari import export_minari, import_minari
+from gato_lite.train.cli import main
 
 NAME = "strange/walk-v0"
 
@@ -224,3 +225,34 @@ def test_a_cut_file_is_named(folder, tmp_path, share):
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(ValueError, match=r"main_data.hdf5: expected a whole HDF5 file, found damage"):
         import_minari(NAME, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda _: 5, "expected the JSON of a dataset, found int"),
+        (lambda _: "", "metadata.json: expected the JSON of a dataset, found damage"),
+        (lambda _: "[" * 100_000, "metadata.json: expected the JSON of a dataset, found damage"),
+        (lambda _: "\ud800", "surrogates not allowed"),
+        (lambda told: told.replace('"Walk"', r'"\ud800"'), "found damage"),
+        (lambda told: told.replace('"Walk"', "5"), r"Expected `str`, got `int` - at `\$.task`"),
+        (lambda told: told.replace('"patch_size"', '"patch_sise"'), "Unknown field of spec 'patch_sise'"),
+        (lambda told: told.replace('"patch_size": 16', '"patch_size": 0'), "patch_size must be at least 1 pixel"),
+        (lambda told: told.replace('"format_version": 1', '"format_version": 99'), "99"),
+        (lambda told: told.replace('"metric"', '"run"'), "unknown field `run`"),
+    ],
+)
+def test_what_we_wrote_beside_a_dataset_is_left_out_where_it_is_damaged(folder, tmp_path, edit, message):
+    told = json.loads((folder / "metadata.json").read_text())["gato_lite"]
+    assert edit(told) != told
+    changed(folder, gato_lite=edit(told))
+    with pytest.warns(UserWarning, match=rf"minari:{NAME}: what it was exported with, .* is left out: .*{message}"):
+        imported = import_minari(NAME, tmp_path / "out")
+    assert (imported.info.n_rows, imported.info.task) == (2, NAME)
+
+
+def test_the_command_notes_what_is_left_out(folder, tmp_path, capsys):
+    changed(folder, gato_lite="{")
+    assert main(["data", "import", f"minari:{NAME}", "--out", str(tmp_path / "out")]) == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith(f"minari:{NAME}: what it was exported with, such as its task, is left out: ")

@@ -682,6 +682,7 @@ def test_export_to_minari_and_back(capsys, tmp_path, monkeypatch):
     assert "--overwrite" in refused(capsys, *words)
     code, written, _ = told(capsys, "data", "import", "minari:mine/lake-v0", "--out", tmp_path / "back")
     assert (code, written) == (0, f"{tmp_path / 'back'}: 2 episodes, 0 left out\n")
+    assert Dataset.open(tmp_path / "back").info.task == "toy/FrozenLakeNotSlippery"
     words = ["data", "import", "minari:mine/lake-v0", "--out", tmp_path / "named"]
     about = {"name": "ice", "licence": "CC0-1.0", "attribution": "The lake"}
     assert told(capsys, *words, *(word for name, value in about.items() for word in (f"--{name}", value)))[0] == 0

@@ -68,6 +68,8 @@ def run(options: Options) -> None:
         on_bad=options.on_bad,
         overwrite=options.overwrite,
     )
+    for note in imported.notes:
+        print_note(one_line(note))
     for reason in imported.skipped:
         print_note(f"left out: {reason}")
     if imported.unused:
