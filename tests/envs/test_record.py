@@ -14,7 +14,7 @@ import gato_lite
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError, check
 from gato_lite.envs.episodes import BadEpisodeError
-from gato_lite.envs.record import RecordEpisodes, record, task_name
+from gato_lite.envs.record import RecordEpisodes, record, record_task, task_name
 
 
 def test_any_policy_in_any_environment(tmp_path):
@@ -55,6 +55,18 @@ def _asked(episodes):
 def test_the_same_seed_gives_the_same_bytes(tmp_path, make_env):
     datasets = [record(make_env(), lambda _: np.zeros(2), episodes=4, out=tmp_path / out) for out in "ab"]
     assert datasets[0].info == datasets[1].info
+
+
+@pytest.mark.parametrize(
+    "seed, last", [(10**9, 1_000_000_999), (699_999_500, 700_000_499), (-1, 998), (1_500_000_000, 1_500_000_999)]
+)
+def test_seeds_for_something_else_are_refused_as_by_the_command(tmp_path, make_env, seed, last):
+    message = f"seeds of a recording must be in 0..699999999, got seed={seed}, whose block 0 reaches {last}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        gato_lite.record(make_env(), lambda _: np.zeros(2), episodes=4, out=tmp_path / "a", seed=seed)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        record_task("toy/Taxi", 4, tmp_path / "b", seed=seed)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_max_steps_truncates(tmp_path):
