@@ -8,9 +8,9 @@ Source: Reed et al. 2022, "A Generalist Agent", Table 5 for the `gato-*` presets
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, get_type_hints
 
 from gato_lite.names import unknown_name
 
@@ -65,6 +65,15 @@ class TokenSpec:
     """Whether a separator token stands between observation and action (GATO section 2.1)."""
 
     def __post_init__(self) -> None:
+        import msgspec  # `gato-lite doctor` reads this module also where it is missing
+
+        kinds = get_type_hints(TokenSpec)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                msgspec.convert(value, kinds[field.name])  # as it will be when it is read from a file
+            except msgspec.ValidationError as error:
+                raise ValueError(f"{field.name} must be {field.type}, got {field.name}={value!r}: {error}") from error
         if self.patch_size < 1:
             raise ValueError(f"patch_size must be at least 1 pixel, got patch_size={self.patch_size}")
         if self.history is not None and self.history < 1:

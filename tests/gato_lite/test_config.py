@@ -78,6 +78,24 @@ def test_token_specs_are_checked() -> None:
         TokenSpec(pixel_high=(10, 256))
 
 
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"kinds": {}}, "kinds must be tuple[tuple[str, LeafKind], ...], got kinds={}: Expected `array`, got `object`"),
+        ({"kinds": (("a", "bin"),)}, "got kinds=(('a', 'bin'),): Invalid enum value 'bin' - at `$[0][1]`"),
+        ({"leaves": "image"}, "leaves must be tuple[str, ...] | None, got leaves='image': "),
+        ({"once": (1,)}, "once must be tuple[str, ...], got once=(1,): "),
+        ({"patch_size": 8.5}, "patch_size must be int, got patch_size=8.5: "),
+        ({"pixel_high": ("10",)}, "pixel_high must be tuple[int, ...] | None, got pixel_high=('10',): "),
+        ({"history": "4"}, "history must be int | None, got history='4': "),
+        ({"separator": 1}, "separator must be bool, got separator=1: "),
+    ],
+)
+def test_a_token_spec_of_another_type_is_refused_when_it_is_made(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TokenSpec(**wrong)  # type: ignore[arg-type]
+
+
 def test_configurations_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         GatoConfig.preset("lite-1m").d_model = 3  # type: ignore[misc]
