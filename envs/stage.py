@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+
 from gato_lite.envs.catalogue import Task
 from gato_lite.envs.experts import AnyEnv
 from gato_lite.spaces import AnySpace
@@ -190,6 +192,9 @@ class Stage:
             reward = float(reward)
             if not math.isfinite(reward):
                 return self._drop(slot, f"step {running.length} gave the reward {reward}, expected a finite number")
+            for name, end in (("terminated", terminated), ("truncated", truncated)):
+                if not isinstance(end, (bool, np.bool_)):
+                    return self._drop(slot, f"step {running.length} gave {name}={end!r:.80}, expected a bool")
             running.total_reward += reward
             return Seen(
                 observation=observation,

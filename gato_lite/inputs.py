@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Text
 from gymnasium.vector.utils import iterate
 
 from gato_lite.spaces import AnySpace
 from gato_lite.tokenizers.leaf import Values, name_of
 from gato_lite.tokenizers.space import SpaceTokenizer
+from gato_lite.tokenizers.strings import require_text
 
 SLACK: Final = 10
 """Ranges of a scalar by which it may lie outside its bounds, where its token is that of the bound. Environments
@@ -35,11 +36,16 @@ class ObservationError(ValueError):
         self.slot, self.task, self.step, self.why = slot, task, step, f"step {step}: {why}"
 
 
-class RangeCheck:
-    """Holds continuous observations near their space; integers and pictures are held to theirs by the tokenizer."""
+class SpaceCheck:
+    """Holds observations to their space in what the tokenizer lets pass.
+
+    These are continuous values, which only have to be near, texts, and values of varying size.
+    """
 
     def __init__(self, tokenizer: SpaceTokenizer) -> None:
         self._ends: list[tuple[str, npt.NDArray[np.float64], npt.NDArray[np.float64]]] = []
+        self._texts: list[tuple[str, AnySpace]] = []
+        self._varying: list[tuple[str, AnySpace]] = []
         largest = np.finfo(np.float64).max  # beyond which there is only infinity
         for leaf in tokenizer.leaves:
             if leaf.kind in ("chunks", "bins") and isinstance(leaf.space, Box):
@@ -50,9 +56,16 @@ class RangeCheck:
                     slack = SLACK * (high - low)
                     ends = np.maximum(low - slack, -largest), np.minimum(high + slack, largest)
                 self._ends.append((leaf.path, *ends))
+            elif isinstance(leaf.space, Text):
+                self._texts.append((leaf.path, leaf.space))
+            elif leaf.kind in ("sequence", "oneof", "graph"):
+                self._varying.append((leaf.path, leaf.space))
 
     def hold(self, columns: Mapping[str, Values]) -> None:
-        """Raises a ValueError that names the first scalar that is infinite or far outside its bounds; NaN passes."""
+        """Raises a ValueError that names the first value that is not in its space, or far outside its bounds.
+
+        Infinity is far outside; NaN passes.
+        """
         for path, low, high in self._ends:
             column = columns[path]
             if column.dtype.kind not in "fiub":
@@ -66,6 +79,13 @@ class RangeCheck:
                     f"{name_of(path)}: expected a finite value, at most {SLACK} times its range outside its bounds "
                     f"({bounds}), got {column[outside][0]}{where}"
                 )
+        for path, space in self._texts:
+            for text in columns[path]:
+                require_text(space, text, path)
+        for path, space in self._varying:
+            for value in columns[path]:
+                if not space.contains(value):
+                    raise ValueError(f"{name_of(path)}: expected a member of {space}, got {value!r:.200}")
 
 
 def listed(name: str, values: Any, n_slot: int, batch: AnySpace | None = None) -> list[Any]:

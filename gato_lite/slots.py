@@ -12,7 +12,7 @@ from gymnasium.spaces import Discrete
 
 from gato_lite.config import TokenSpec
 from gato_lite.drafts import Drafter
-from gato_lite.inputs import RangeCheck
+from gato_lite.inputs import SpaceCheck
 from gato_lite.model import Gato
 from gato_lite.run import find_format
 from gato_lite.sampling import Legal
@@ -35,8 +35,8 @@ class Language:
     action: SpaceTokenizer
     spec: TokenSpec
     instruction: str | None
-    check: RangeCheck
-    """Of continuous observations, which their tokenizer clips."""
+    check: SpaceCheck
+    """Of observations, in what their tokenizer lets pass."""
     ranges: list[tuple[int, int]] | None
     """Legal ids of each action token, where the space has a fixed number of them."""
     values: dict[int, Action] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class Speaker:
             action=action,
             spec=spec,
             instruction=instruction if words is None else words,
-            check=RangeCheck(observation),
+            check=SpaceCheck(observation),
             ranges=action.legal_ranges,
         )
         self._known.append((seen, done, task, language))

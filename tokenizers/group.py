@@ -93,6 +93,9 @@ class Group:
                 if not isinstance(value, Mapping) or key not in value:
                     got = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
                     raise ValueError(f"{name_of(path)}: expected a mapping with the key '{key}', got {got}")
+                if not value.keys() <= space.spaces.keys():
+                    got = f"keys {sorted(map(str, value))}"
+                    raise ValueError(f"{name_of(path)}: expected no keys but {sorted(space.spaces)}, got {got}")
                 space = space.spaces[str(key)]
             value, path = value[key], joined(path, escape_key(str(key)))
         return value

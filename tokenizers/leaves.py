@@ -207,7 +207,10 @@ class ImageLeaf:
             )
         self._id: Final = vocabulary.patch
         self._grid: Final = PatchGrid(height, width, channels, patch_size)
-        self._high: Final = np.tile(np.array(pixel_high or (255,) * channels), height * width)  # (E,)
+        self._low: Final = space.low.reshape(-1)  # (E,)
+        high = np.tile(np.array(pixel_high or (255,) * channels), height * width)
+        self._high: Final = np.minimum(high, space.high.reshape(-1))  # (E,)
+        self._is_bounded: Final = bool(self._low.any() or (self._high < np.iinfo(np.uint8).max).any())
         self._scaling: Final = None if pixel_high is None else Scaling(pixel_high, height * width)
         self.n_tokens: Final[int | None] = self._grid.n_patches
 
@@ -216,8 +219,8 @@ class ImageLeaf:
 
     def encode(self, column: Values) -> Block:
         array = checked(self.path, self._shape, "iub", column)
-        if array.dtype != np.uint8 or self._scaling is not None:
-            in_bounds(self.path, array, np.zeros_like(self._high), self._high)
+        if array.dtype != np.uint8 or self._is_bounded:
+            in_bounds(self.path, array, self._low, self._high)
         array = array.astype(np.uint8, copy=False)
         if self._scaling is not None:
             array = self._scaling.forward(array)

@@ -27,6 +27,18 @@ REMEMBERED: Final = 4096
 """Strings whose pieces a leaf keeps: a mission stays the same for a whole episode."""
 
 
+def require_text(space: AnySpace, text: str, path: str) -> None:
+    """Raises a ValueError unless `text` is in the space; all strings are in one that is no `Text`."""
+    if not isinstance(space, spaces.Text):
+        return
+    if not space.min_length <= len(text) <= space.max_length:
+        expected = f"{space.min_length} to {space.max_length} characters"
+        raise ValueError(f"{name_of(path)}: expected {expected}, got {len(text)} in {text!r:.80}")
+    if not space.character_set.issuperset(text):
+        strange = min(set(text) - space.character_set)
+        raise ValueError(f"{name_of(path)}: expected characters of its space, got {strange!r} in {text!r:.80}")
+
+
 class TextLeaf:
     """A string; every one round-trips."""
 
@@ -84,7 +96,7 @@ class TextLeaf:
             if not isinstance(text, str):
                 raise ValueError(f"{name_of(self.path)}: expected a string, got {type(text).__name__} {text!r}")
             if self._is_action:
-                self._writer.check(text, self.path)
+                require_text(self.space, text, self.path)
             try:
                 run = self._vocabulary.text.encode(text)
             except LoneSurrogateError as error:
@@ -123,16 +135,6 @@ class Writer:
         """Pieces made of characters of the space."""
         self._sizes: Final = np.array([len(self._piece_bytes[i].decode()) for i in whole], np.int64)
         self._next_bytes: Final = self._continuations(vocabulary) if bounded else {}
-
-    def check(self, text: str, path: str) -> None:
-        """Raises a ValueError unless `text` is in the space."""
-        longest = np.inf if self.longest is None else self.longest
-        if not self.shortest <= len(text) <= longest:
-            expected = f"{self.shortest} to {self.longest} characters"
-            raise ValueError(f"{name_of(path)}: expected {expected}, got {len(text)} in {text!r}")
-        strange = set(text) - self._charset if self._charset is not None else set()
-        if strange:
-            raise ValueError(f"{name_of(path)}: expected characters of its space, got {min(strange)!r} in {text!r}")
 
     def legal(self, ids: Sequence[int]) -> LegalIds:
         """Ids that may follow the pieces `ids`."""

@@ -69,6 +69,11 @@ OBSERVED: dict[str, Any] = {
     "ShowsCode": lambda: 0,  # no process can send it to another
 }
 REWARDS: dict[str, Any] = {"PaysNaN": float("nan"), "PaysNothing": None}
+ENDS: dict[str, dict[str, Any]] = {
+    "EndsWithNone": {"terminated": None},
+    "EndsWithNo": {"terminated": "no"},
+    "IsCutByOne": {"truncated": 1},
+}
 MASKS: dict[str, Any] = {
     "MasksAll": np.zeros(2, np.int8),
     "MasksNaN": np.array([np.nan, 1.0]),
@@ -117,7 +122,7 @@ class Broken(CartPoleEnv):
             with Path(STEPS).open("ab") as file:
                 file.write(b".")
         observation, reward, terminated, truncated, info = super().step(action)
-        truncated = self.n_step >= LAST_STEP
+        truncated = np.bool_(self.n_step >= LAST_STEP)
         if self.kind == "SlowlyWanders":
             reward = time.monotonic()  # whatever it is, it does not come again
         if self.kind in SLOWLY and truncated:
@@ -129,7 +134,8 @@ class Broken(CartPoleEnv):
         if self.kind == "StepsOfFour":
             return observation, reward, terminated, info
         info = {"action_mask": MASKS[self.kind]} if self.kind in MASKS else info
-        return OBSERVED.get(self.kind, observation), REWARDS.get(self.kind, reward), terminated, truncated, info
+        ends = {"terminated": terminated, "truncated": truncated, **ENDS.get(self.kind, {})}
+        return OBSERVED.get(self.kind, observation), REWARDS.get(self.kind, reward), *ends.values(), info
 
     def close(self) -> None:
         if self.kind == "RaisesInClose":
@@ -137,5 +143,5 @@ class Broken(CartPoleEnv):
         super().close()
 
 
-for _kind in (*IN_STEP, *OBSERVED, *REWARDS, *MASKS, *ELSEWHERE):
+for _kind in (*IN_STEP, *OBSERVED, *REWARDS, *ENDS, *MASKS, *ELSEWHERE):
     gym.register(f"{_kind}-v0", Broken, kwargs={"kind": _kind}, disable_env_checker=True, order_enforce=False)

@@ -103,6 +103,9 @@ def spoilt(sound: dict[int, tuple[float, int]], why: str) -> dict[int, str | tup
         ("StepsOfFour", "step 4 raised ValueError: not enough values to unpack (expected 5, got 4)"),
         ("PaysNaN", "step 4 gave the reward nan, expected a finite number"),
         ("PaysNothing", "step 4 raised TypeError: float() argument must be a string or a real number, not 'NoneType'"),
+        ("EndsWithNone", "step 4 gave terminated=None, expected a bool"),
+        ("EndsWithNo", "step 4 gave terminated='no', expected a bool"),
+        ("IsCutByOne", "step 4 gave truncated=1, expected a bool"),
         ("ShowsNone", "step 4 showed None in place of an observation"),
         ("ShowsNaN", "step 4: the value: expected a number, got nan at scalar 1"),
         ("ShowsFewer", "step 4: the value: expected shape (4,), got (3,)"),
@@ -392,12 +395,21 @@ def test_an_acting_process_that_is_killed_is_started_anew(run: Path) -> None:
 # -- what a policy is shown
 
 
+HEARD = spaces.Sequence(spaces.Text(2))
+
+
 def policies(gato: Gato) -> Policy:
     grid = spaces.Dict(image=spaces.Box(0, 255, (4, 4), np.uint8), place=spaces.Discrete(3))
-    return Policy(gato, [spaces.Box(-1, 1, (2,)), grid], [spaces.Discrete(3)] * 2)
+    words = spaces.Dict(
+        said=spaces.Text(8, charset="ab"),
+        heard=HEARD,
+        dark=spaces.Box(0, 10, (4, 4), np.uint8),
+    )
+    return Policy(gato, [spaces.Box(-1, 1, (2,)), grid, words], [spaces.Discrete(3)] * 3)
 
 
-GOOD = [np.zeros(2, np.float32), {"image": np.zeros((4, 4), np.uint8), "place": 1}]
+WORDS = {"said": "abba", "heard": ("x", "yz"), "dark": np.full((4, 4), 10, np.uint8)}
+GOOD = [np.zeros(2, np.float32), {"image": np.zeros((4, 4), np.uint8), "place": 1}, WORDS]
 
 
 @pytest.mark.parametrize(
@@ -416,25 +428,39 @@ GOOD = [np.zeros(2, np.float32), {"image": np.zeros((4, 4), np.uint8), "place": 
         (1, {"image": np.zeros((4, 4), np.uint8), "place": 3}, "leaf 'place': expected a value in 0..2, got 3"),
         (1, {"image": None, "place": 1}, "leaf 'image': expected shape (4, 4), got ()"),
         (1, 7, "the value: expected a mapping with the key 'image', got int"),
+        (
+            1,
+            {"image": np.zeros((4, 4), np.uint8), "place": 1, "time": 3},
+            "the value: expected no keys but ['image', 'place'], got keys ['image', 'place', 'time']",
+        ),
+        (2, {**WORDS, "said": "abc"}, "leaf 'said': expected characters of its space, got 'c' in 'abc'"),
+        (2, {**WORDS, "said": ""}, "leaf 'said': expected 1 to 8 characters, got 0 in ''"),
+        (2, {**WORDS, "said": "b" * 100}, f"leaf 'said': expected 1 to 8 characters, got 100 in '{'b' * 79}"),
+        (2, {**WORDS, "heard": ("x", "xyz")}, f"leaf 'heard': expected a member of {HEARD}, got ('x', 'xyz')"),
+        (
+            2,
+            {**WORDS, "dark": np.full((4, 4), 11, np.uint8)},
+            "leaf 'dark': expected a value in 0..10, got 11 at scalar 0",
+        ),
     ],
 )
 def test_a_bad_observation_is_named(gato: Gato, slot: int, wrong: Any, why: str) -> None:
     """Slot, step, leaf and what was expected; nobody's episode is touched."""
     policy = policies(gato)
     policy.act(GOOD)
-    before = [policy.window(index).ids.tolist() for index in range(2)]
+    before = [policy.window(index).ids.tolist() for index in range(3)]
     with pytest.raises(ObservationError) as caught:
         policy.act([wrong if index == slot else good for index, good in enumerate(GOOD)])
     assert str(caught.value) == f"slot {slot}, step 1: {why}"
     assert caught.value.slot == slot
-    assert [policy.window(index).ids.tolist() for index in range(2)] == before
+    assert [policy.window(index).ids.tolist() for index in range(3)] == before
     policy.act(GOOD)
 
 
 def test_observations_that_are_none_at_all(gato: Gato) -> None:
     with pytest.raises(ObservationError, match="slot 0, step 0: expected an observation, got None"):
         Policy(gato, spaces.Discrete(2), spaces.Discrete(2)).act(None)
-    with pytest.raises(ValueError, match="expected 2 observations, one for each slot, got NoneType"):
+    with pytest.raises(ValueError, match="expected 3 observations, one for each slot, got NoneType"):
         policies(gato).act(None)
     with pytest.raises(ValueError, match="expected 3 observations, one for each slot, got NoneType"):
         Policy(gato, spaces.Discrete(2), spaces.Discrete(2), slots=3).act(None)
