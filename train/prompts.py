@@ -20,6 +20,7 @@ from gato_lite.slots import Demonstration
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.shelf import SHIPPED, dataset_folders
+from gato_lite.train.wording import few
 
 MOST: Final = 32
 """Demonstrations of a task."""
@@ -61,10 +62,11 @@ def prompt_folders(run: Path, tasks: Iterable[str], given: Sequence[Path] = ()) 
             found[task] = folder
     missing = [name for name in wanted if name not in found]
     if missing:
-        where = ", ".join([str(folder) for folder in folders] or names) or "the run's data"
+        where = few([str(folder) for folder in folders] or names) or "the run's data"
         raise ValueError(
             f"prompts need recorded episodes of every task, expected them in {where}, "
-            f"found none of {', '.join(missing)}; give their datasets with --prompts, or name other --tasks"
+            f"found none of {few(missing)}; give their datasets with --prompts, or name other --tasks; "
+            f"`gato-lite record {missing[0]} --out data` makes one, for --prompts data"
         )
     return {name: found[name] for name in wanted}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -34,3 +35,8 @@ def in_metric(score: TaskScore, value: float | None, digits: int = 2) -> str:
 def short(name: str) -> str:
     """A task's name without its suite."""
     return name.rpartition("/")[2]
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

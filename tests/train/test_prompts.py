@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from gato_lite.envs.record import record_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
-from gato_lite.run import RunConfig, load, task_format, write_run
+from gato_lite.run import RunConfig, load, read_run_config, task_format, write_run
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.prompts import prompt_folders, read_prompts
@@ -100,6 +101,20 @@ def test_data_are_those_of_the_run_or_those_given(data: Path, run: Path) -> None
         prompt_folders(run, TASKS)
     with pytest.raises(FileNotFoundError, match="expected a folder, found nothing"):
         prompt_folders(run, TASKS, [data / "elsewhere" / "x"])
+
+
+def test_what_is_missing_is_named_without_all_that_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And how to make it; a run may have been trained on hundreds of datasets that are gone."""
+    trained = [(f"data/{index}", 1.0) for index in range(181)]
+    config = msgspec.structs.replace(read_run_config(run), training={"data": trained})
+    monkeypatch.setattr("gato_lite.train.prompts.read_run_config", lambda _run: config)
+    message = (
+        "prompts need recorded episodes of every task, expected them in data/0, data/1, data/2 and 178 more, found "
+        "none of classic/CartPole; give their datasets with --prompts, or name other --tasks; "
+        "`gato-lite record classic/CartPole --out data` makes one, for --prompts data"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        prompt_folders(run, ["classic/CartPole"])
 
 
 def test_a_run_is_evaluated_prompted_and_unprompted(data: Path, run: Path) -> None:
