@@ -93,6 +93,8 @@ def play_in_processes(
         on_progress: called with episodes done and in all.
 
     Raises:
+        ValueError: the run is damaged.
+        OSError: a file of it cannot be read.
         RuntimeError: a process fails, or dies again and again.
     """
     outcomes: list[Outcome] = []
@@ -118,8 +120,8 @@ def play_in_processes(
                 except (EOFError, ConnectionError):
                     player.start_again()
                     continue
-                if isinstance(item, str):
-                    raise RuntimeError(item)
+                if isinstance(item, Exception):
+                    raise item
                 player.finished(item)
                 book(item)
     finally:
@@ -144,5 +146,9 @@ def _play_share(share: Sequence[Job], setting: _Setting, results: Connection) ->
         _play(jobs, setting, results.send)
     except ConnectionError:
         return  # whoever wanted the results has been killed
+    except OSError as error:
+        results.send(error)
+    except ValueError as error:  # such as a damaged run; some of its kinds cannot be sent
+        results.send(ValueError(str(error)))
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
-        results.send(f"{type(error).__name__}: {error}")
+        results.send(RuntimeError(f"{type(error).__name__}: {error}"))

@@ -50,7 +50,7 @@ def test_a_worker_that_fails_is_told_of(run: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
     try:
-        with pytest.raises(RuntimeError, match="model.safetensors"):
+        with pytest.raises(ValueError, match="model.safetensors"):
             evaluate_run(run, episodes=1, workers=2)
     finally:
         weights.write_bytes(whole)
