@@ -192,7 +192,8 @@ class Stage:
             reward = float(reward)
             if not math.isfinite(reward):
                 return self._drop(slot, f"step {running.length} gave the reward {reward}, expected a finite number")
-            for name, end in (("terminated", terminated), ("truncated", truncated)):
+            ends: dict[str, Any] = {"terminated": terminated, "truncated": truncated}  # Any: whatever it gave
+            for name, end in ends.items():
                 if not isinstance(end, (bool, np.bool_)):
                     return self._drop(slot, f"step {running.length} gave {name}={end!r:.80}, expected a bool")
             running.total_reward += reward

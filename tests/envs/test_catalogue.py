@@ -241,10 +241,20 @@ def test_an_entry_needs_no_more_than_a_name_and_an_environment():
         ("CartPole-v9", "Did you mean CartPole-v1"),
     ],
 )
-def test_an_unknown_environment_says_where_it_comes_from(name, hint):
+def test_an_unknown_environment_says_where_it_comes_from(monkeypatch, name, hint):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=f"Unknown Gymnasium environment '{re.escape(name)}'") as caught:
         find_tasks([f"gym:{name}"])
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ale_py:ALE/Pong-v5", "minigrid:MiniGrid-Empty-5x5-v0", "shimmy:dm_control/lqr-v0"])
+def test_an_environment_of_an_installed_package_is_called_by_its_module(monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("gymnasium.registry", {})  # what other tests imported is in it
+    with pytest.raises(ValueError, match=f"; the environment itself is called gym:{re.escape(name)}$") as caught:
+        find_tasks([f"gym:{name.partition(':')[2]}"])
+    assert "pip install" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

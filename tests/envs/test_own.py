@@ -35,6 +35,16 @@ def test_a_task_of_ones_own_is_known_by_its_name(mine):
         find_tasks(["mine/Tlit"])
 
 
+@pytest.mark.parametrize("pattern", ["mine/Tilt", "mine/*"])
+def test_without_its_file_the_variable_is_named(monkeypatch, pattern):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ValueError, match=f"Unknown task .*; tasks of your own are known where {VARIABLE} names their"):
+        find_tasks([pattern])
+    with pytest.raises(ValueError, match="Unknown task 'classic/Tilt'") as caught:
+        find_tasks(["classic/Tilt"])
+    assert VARIABLE not in str(caught.value)
+
+
 def test_its_scale_lies_beside_its_file(mine):
     assert measure_all(find_tasks(["mine/Tilt"]), episodes=20) == []
     (task,) = find_tasks(["mine/Tilt"])

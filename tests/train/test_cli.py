@@ -607,6 +607,18 @@ def test_a_report_says_what_makes_its_scores_again():
     assert eval_command._command(options) == words
 
 
+def test_tasks_of_ones_own_ask_for_their_file(capsys, monkeypatch):
+    monkeypatch.delenv("GATO_LITE_TASKS", raising=False)
+    known = "tasks of your own are known where GATO_LITE_TASKS names their file"
+    message = f"runs/tilt: trained on only tasks of your own (mine/Tilt); {known}; name what to play with --tasks"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        eval_command._known_tasks(Path("runs/tilt"), ["mine/Tilt"], beside=False)
+    trained = ["mine/Tilt", "classic/CartPole"]
+    assert eval_command._known_tasks(Path("runs/tilt"), trained, beside=False) == ["classic/CartPole"]
+    note = f"left out, since they are not in the catalogue: mine/Tilt; {known}, and gato_lite.Policy plays any\n"
+    assert capsys.readouterr().err == note
+
+
 def test_a_missing_extra_gives_its_command(capsys, monkeypatch, run, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     command = "pip install 'gato_lite[babyai]'"

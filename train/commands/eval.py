@@ -277,7 +277,7 @@ def _command(options: Options) -> str:
 
 def _known_tasks(run: Path, trained: Sequence[str], *, beside: bool) -> Sequence[str]:
     """Those of the run's tasks that can be made anew; says which cannot. `beside` says that there are documents too."""
-    from gato_lite.envs.catalogue import find_tasks
+    from gato_lite.envs.catalogue import OWN, find_tasks
     from gato_lite.envs.task import imported_module
 
     known, unknown, importing = [], [], []
@@ -309,7 +309,13 @@ def _known_tasks(run: Path, trained: Sequence[str], *, beside: bool) -> Sequence
     if not known and not beside:
         own = [*unknown, *importing]
         what = f"only tasks of your own ({', '.join(own)})" if own else "no environment"
-        raise ValueError(f"{run}: trained on {what}; name what to play with --tasks, such as gym:CartPole-v1")
+        known_where = f"; {OWN}" if unknown else ""
+        raise ValueError(
+            f"{run}: trained on {what}{known_where}; name what to play with --tasks, such as gym:CartPole-v1"
+        )
     if unknown:
-        print_note(f"left out, since they are not in the catalogue: {', '.join(unknown)}; gato_lite.Policy plays them")
+        print_note(
+            f"left out, since they are not in the catalogue: {', '.join(unknown)}; {OWN}, and gato_lite.Policy plays "
+            "any"
+        )
     return known

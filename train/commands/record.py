@@ -28,7 +28,8 @@ class Options:
     """
 
     tasks: Positional[Annotated[tuple[str, ...], arg(metavar="TASK …")]]
-    """Names or patterns such as 'babyai/*'; gym:ID records random actions of any Gymnasium environment."""
+    """Names or patterns such as 'babyai/*'; gym:ID records random actions of any Gymnasium environment,
+    gym:MODULE:ID of one that a module registers, such as gym:ale_py:ALE/Pong-v5."""
     episodes: int = 100
     """Episodes of each task."""
     out: Annotated[Path, arg(metavar="DIR")]
