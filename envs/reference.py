@@ -7,7 +7,7 @@
 
 writes `scores.json` beside this file after every task, and for tasks of your own `NAME.scores.json` beside their file
 `NAME.py`. A score where the expert does not beat random actions is no score: where the 95 % interval of the difference
-of their means reaches 0, the task is refused, and `eval` gives it no normalised score.
+of their means reaches 0, the task is refused, which the file notes, and `eval` gives it no normalised score.
 """
 
 from __future__ import annotations
@@ -44,13 +44,17 @@ _COMMAND: Final = "python -m gato_lite.envs.reference"
 class RefusedError(ValueError):
     """A task's expert does not beat random actions, so its scores are no scale."""
 
+    def __init__(self, message: str, measured: Measured) -> None:
+        super().__init__(message)
+        self.measured = measured
+
 
 class Problem(NamedTuple):
     """Why a task has no scale."""
 
     message: str
-    is_refusal: bool = False
-    """Whether it was measured and found to be none."""
+    refused: Measured | None = None
+    """What was measured and found to be none."""
 
 
 class Unseen(gym.Wrapper[Any, Any, Any, Any]):  # Any: the environment's own observations and actions
@@ -85,14 +89,16 @@ def measure(task: Task, episodes: int = EPISODES) -> Measured:
         expert = None if task.expert is None else _score(task, env, task.expert(env), episodes)
     finally:
         env.close()
+    measured = Measured(random=random, expert=expert)
     if expert is not None:
         margin = 1.96 * float(np.sqrt((random.std**2 + expert.std**2) / episodes))
         if expert.mean - margin <= random.mean:
             raise RefusedError(
                 f"{task.name}: expected an expert better than random actions ({random.mean:g}) by more than {margin:g},"
-                f" half the 95 % interval of the difference; got {expert.mean:g}"
+                f" half the 95 % interval of the difference; got {expert.mean:g}",
+                measured,
             )
-    return Measured(random=random, expert=expert)
+    return measured
 
 
 def _score(task: Task, env: AnyEnv, policy: Expert, episodes: int) -> Score:
@@ -137,8 +143,8 @@ def measure_all(
         file = task.scores_file if path is None else path
         if isinstance(found, Problem):
             problems.append(found.message)
-            if found.is_refusal:  # else an older scale is as good as it was
-                _write(file, task.name, None)
+            if found.refused is not None:  # else an older scale is as good as it was
+                _write(file, task.name, found.refused, is_refused=True)
             continue
         _write(file, task.name, found)
         ends = (("random", found.random), ("expert", found.expert))
@@ -171,23 +177,25 @@ def _measure_or_say(task: Task, episodes: int) -> Measured | Problem:
     try:
         return measure(task, episodes)
     except RefusedError as error:
-        return Problem(str(error), is_refusal=True)
+        return Problem(str(error), error.measured)
     except Exception as error:  # noqa: BLE001 - environments fail in every way; the other tasks are still measured
         return Problem(f"{task.name}: expected whole episodes, found {type(error).__name__}: {error}")
 
 
-def _write(path: Path, name: str, found: Measured | None) -> None:
-    """Puts one task's scores into the file at `path`, or takes them out."""
+def _write(path: Path, name: str, found: Measured, *, is_refused: bool = False) -> None:
+    """Puts one task's scores into the file at `path`, as its scale or as what was refused."""
     old = read_scores(path)
-    tasks = {} if old is None else {key: value for key, value in old.tasks.items() if key != name}
-    if found is not None:
-        tasks[name] = found
+    tasks, refused = ({}, {}) if old is None else (dict(old.tasks), dict(old.refused))
+    for part in (tasks, refused):
+        part.pop(name, None)
+    (refused if is_refused else tasks)[name] = found
     order = {key: place for place, key in enumerate(all_tasks())}
     scores = ScoresFile(
         command=_COMMAND,
         seed=REFERENCE_SEED,
         versions={**({} if old is None else old.versions), **versions(*PACKAGES)},
-        tasks=dict(sorted(tasks.items(), key=lambda item: order.get(item[0], len(order)))),
+        tasks={key: tasks[key] for key in sorted(tasks, key=lambda key: order.get(key, len(order)))},
+        refused={key: refused[key] for key in sorted(refused)},
     )
     with replacing(path) as temporary:
         temporary.write_bytes(write_json(scores))

@@ -59,7 +59,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """The task's expert; None where there is none."""
 
 
-class ScoresFile(msgspec.Struct, frozen=True, kw_only=True):
+class ScoresFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of `scores.json`."""
 
     command: str
@@ -70,6 +70,8 @@ class ScoresFile(msgspec.Struct, frozen=True, kw_only=True):
     """Of the packages that the scores depend on."""
     tasks: dict[str, Measured]
     """By task name."""
+    refused: dict[str, Measured] = {}
+    """Of tasks whose expert does not beat random actions: both ends, which are no scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,12 @@ class Task:
         """Both ends of the scale, if they were measured."""
         random, expert = self.random, self.expert_score
         return None if random is None or expert is None else Reference(random=random, expert=expert)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was measured, and the expert did not beat random actions."""
+        scores = read_scores(self.scores_file)
+        return scores is not None and self.name in scores.refused
 
     def make(self, evaluation: bool = False, render_mode: str | None = None) -> AnyEnv:
         """The task's environment.

@@ -73,6 +73,10 @@ def test_an_expert_no_better_than_random_is_refused(tmp_path):
     (problem,) = measure_all([useless], episodes=5, path=tmp_path / "scores.json")
     assert problem.startswith(message)
     assert references(tmp_path / "scores.json") == {}
+    assert replace(useless, scores_file=tmp_path / "scores.json").is_refused
+    better = replace(useless, expert=task.expert, scores_file=tmp_path / "scores.json")
+    assert measure_all([better], episodes=5) == []
+    assert not better.is_refused
 
 
 def test_a_lead_within_the_noise_is_refused():

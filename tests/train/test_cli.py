@@ -24,7 +24,9 @@ from PIL import Image
 
 import gato_lite
 from gato_lite import fitting
+from gato_lite.envs.catalogue import find_tasks
 from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
+from gato_lite.envs.reference import measure_all
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
 from gato_lite.train import cli, doctor
@@ -563,6 +565,25 @@ def test_tasks(capsys):
     assert [row["name"] for row in json.loads(told(capsys, "tasks", "*Lake", "--json")[1])] == ["toy/FrozenLake"]
     assert refused(capsys, "tasks", "--suite", "toys").startswith("Unknown suite 'toys'. Did you mean toy?")
     assert "Did you mean classic/CartPole" in refused(capsys, "tasks", "classic/CartPol")
+
+
+def test_a_refused_task_is_not_one_without_scores(capsys, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("""
+import gymnasium as gym, gato_lite
+from gato_lite.envs.experts import Rule
+
+make = lambda evaluation, render_mode: gym.make("CliffWalking-v1", max_episode_steps=20)
+stuck = gato_lite.Task(name="mine/Stuck", make_env=make, expert=lambda env: Rule(lambda _: 1), metric="success")
+later = gato_lite.Task(name="mine/Later", make_env=make, expert=lambda env: Rule(lambda _: 0))
+""")
+    monkeypatch.setenv("GATO_LITE_TASKS", str(tmp_path / "mine.py"))
+    (problem,) = measure_all(find_tasks(["mine/Stuck"]), episodes=5)
+    assert "expected an expert better than random actions" in problem
+    rows = told(capsys, "tasks", "--suite", "mine")[1].splitlines()[1:]
+    assert [row.split() for row in rows] == [
+        ["mine/Stuck", "control", "yes", "refused"],
+        ["mine/Later", "control", "yes"],
+    ]
 
 
 def test_record(capsys, tmp_path):

@@ -46,6 +46,9 @@ def run(options: Options) -> None:
     if options.json:
         print_json(rows)
         return
+    refused = {
+        task.name for task in chosen if task.expert_score is None and task.expert is not None and task.is_refused
+    }
     print_table(
         ["task", "modality", "expert", "random", "expert's score", "to install"],
         [
@@ -54,7 +57,7 @@ def run(options: Options) -> None:
                 row["modality"],
                 "yes" if row["has_expert"] else "no",
                 _number(row["random"]),
-                _number(row["expert"]),
+                "refused" if row["name"] in refused else _number(row["expert"]),
                 "" if row["installed"] else row["install"],
             ]
             for row in rows
