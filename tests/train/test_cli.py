@@ -640,6 +640,25 @@ def test_tasks_of_ones_own_ask_for_their_file(capsys, monkeypatch):
     assert capsys.readouterr().err == note
 
 
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (
+            ["--preset", "lite-5m"],
+            "preset: expected that of the run to begin with, '{run}', which is lite-1m, got lite-5m",
+        ),
+        (
+            ["--set", "patch_size=32"],
+            "patch_size: expected that of the run to begin with, '{run}', which is 16, got 32",
+        ),
+    ],
+)
+def test_another_shape_than_that_of_the_run_to_begin_with_is_refused(capsys, run, texts, tmp_path, words, why):
+    words = ["train", "quick", "--data", "text", "--init", run, "--out", tmp_path / "run", "--steps", 1, *words]
+    assert refused(capsys, *words) == f"{why.format(run=run)}; leave one of the two out"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_extra_gives_its_command(capsys, monkeypatch, run, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     command = "pip install 'gato_lite[babyai]'"

@@ -87,6 +87,7 @@ def run(options: Options) -> int:
         with_settings(config, options.set),
         **{name: value for name in ("preset", "seed", "accumulate") if (value := getattr(options, name)) is not None},
     )
+    _check_shape(options, config)
     with joined() as ranks:
         try:
             last = _train(options, config, ranks)
@@ -103,6 +104,23 @@ def run(options: Options) -> int:
     )
     print(f"{options.out}: trained{so_far}; next: gato-lite eval {options.out}")
     return 0
+
+
+def _check_shape(options: Options, config: TrainConfig) -> None:
+    """Refuses what was asked of a model whose shape is that of the run it begins with, and is another."""
+    from gato_lite.run import read_run_config
+
+    if options.init is None:
+        return
+    first = read_run_config(options.init)
+    asked = [setting.partition("=")[0] for setting in options.set] + ["preset"] * (options.preset is not None)
+    for name in ("preset", "patch_encoder", "patch_size", "context_length"):
+        has = first.training.get(name) if name == "preset" else getattr(first.model, name)
+        if name in asked and getattr(config, name) != has:
+            raise ValueError(
+                f"{name}: expected that of the run to begin with, '{options.init}', which is {has}, got "
+                f"{getattr(config, name)}; leave one of the two out"
+            )
 
 
 def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | None:
