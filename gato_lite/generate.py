@@ -6,7 +6,7 @@ A prompt is laid out as training documents are (`gato_lite.exchange`), and ends 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 import torch
@@ -164,7 +164,16 @@ def _exchanges(
     prompts: Sequence[str], image: Picture | Sequence[Picture | None] | None, before: Turns | Sequence[Turns]
 ) -> list[list[Exchange]]:
     """All turns of each prompt, its own last and without an answer."""
-    images = [image] * len(prompts) if image is None or isinstance(image, np.ndarray) else list(image)
+    is_list = isinstance(image, Sequence) and not isinstance(image, str)
+    images = (
+        list(cast("Sequence[Picture | None]", image)) if is_list else [cast("Picture | None", image)] * len(prompts)
+    )
+    for picture in images:
+        if picture is not None and not isinstance(picture, np.ndarray):
+            raise TypeError(
+                f"expected a picture as an array of uint8, (H, W, 1 to 4), got {type(picture).__name__}; "
+                "of a file np.asarray(PIL.Image.open(file).convert('RGB')) is one"
+            )
     if len(images) != len(prompts):
         raise ValueError(
             f"expected a picture (or None) for each prompt, got {len(prompts)} prompts, {len(images)} pictures"

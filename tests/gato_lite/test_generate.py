@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gato_lite.chat import Chat
 from gato_lite.choices import log_likelihoods
@@ -144,6 +145,12 @@ def test_arguments_that_do_not_fit(gato: Gato) -> None:
 def test_what_is_no_picture(gato: Gato, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match=re.escape(f"a picture must be uint8 (H, W, 1 to 4), got {wrong.dtype}")):
         generate(gato, "", wrong)
+
+
+@pytest.mark.parametrize("wrong", ["red.png", Image.new("RGB", (9, 9)), [Image.new("RGB", (9, 9)), None]])
+def test_what_is_no_array_is_named(gato: Gato, wrong: object) -> None:
+    with pytest.raises(TypeError, match=r"expected a picture as an array of uint8, .* got (str|Image); of a file"):
+        generate(gato, ["a", "b"], wrong)  # type: ignore[call-overload]
 
 
 def test_one_picture_for_all_prompts(gato: Gato) -> None:

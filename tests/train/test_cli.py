@@ -408,6 +408,23 @@ def test_chat(capsys, run, tmp_path, monkeypatch):
     assert turns[0]["text"] == told(capsys, "prompt", run, "The fog", "--max-tokens", 4)[1].removesuffix("\n")
 
 
+def test_a_request_may_have_several_pictures(capsys, run, tmp_path):
+    files = [tmp_path / f"{name}.png" for name in ("red", "blue")]
+    for file in files:
+        Image.new("RGB", (40, 30), file.stem).save(file)
+    red, blue = map(str, files)
+    asked = [{"prompt": "and?", "image": [red, blue]}, {"prompt": "and?", "image": blue, "before": [{"image": red}]}]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*asked, {"image": []}]))
+    how = ["--max-tokens", 3]
+    code, out, _ = told(capsys, "prompt", run, "--requests", tmp_path / "asked.jsonl", *how)
+    assert code == 0
+    first, second, none = map(json.loads, out.splitlines())
+    alone = told(capsys, "prompt", run, "and?", "--image", red, "--image", blue, "--json", *how)[1]
+    assert first == json.loads(alone)
+    assert second["text"] == first["text"]
+    assert none["text"] == told(capsys, "prompt", run, "", *how)[1].removesuffix("\n")
+
+
 @pytest.mark.parametrize("json_too", [True, False])
 def test_a_chat_goes_on_after_what_it_cannot_answer(capsys, run, tmp_path, monkeypatch, json_too):
     how = ["prompt", run, "--chat", "--max-tokens", 4, *(["--json"] if json_too else [])]

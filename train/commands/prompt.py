@@ -55,8 +55,9 @@ class Options:
     chat: bool = False
     """Answer line after line of standard input, all of them one conversation; `/image PNG` shows a picture."""
     requests: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Answer many at once: each line is a JSON object with prompt, image and before, a list of earlier turns with
-    prompt, image and text; - is standard input. A line that cannot be answered becomes an object of line and error."""
+    """Answer many at once: each line is a JSON object with prompt, image (or a list of them) and before, a list of
+    earlier turns with prompt, image and text; - is standard input. A line that cannot be answered becomes an object of
+    line and error."""
     max_tokens: int = 64
     """Most pieces to write."""
     temperature: float = 0.0
@@ -94,7 +95,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     """One line of `--requests`, or a turn before it."""
 
     prompt: str = ""
-    image: str | None = None
+    image: str | list[str] | None = None
+    """Its file; of several the last is the prompt's own and the others stand before it, as with --image."""
     text: str = ""
     """What was answered, of a turn before."""
     before: list[Request] = []
@@ -307,17 +309,19 @@ def _read(line: str, see: Callable[[Path], Picture]) -> tuple[dict[str, Any], li
             raise ValueError(f'expected a request such as {{"prompt": "…"}}: {error}') from error
         if request.text or any(turn.before for turn in request.before):
             raise ValueError("expected `text` in the turns of `before` alone, and no `before` there")
-        turns = [_exchange(turn, see) for turn in (*request.before, request)]
+        turns = [exchange for turn in (*request.before, request) for exchange in _exchanges(turn, see)]
     except (ValueError, OSError) as error:
         return {"error": describe(error) if isinstance(error, OSError) else str(error)}, []
     return {"prompt": request.prompt, "image": request.image}, turns
 
 
-def _exchange(turn: Request, see: Callable[[Path], Picture]) -> Exchange:
+def _exchanges(turn: Request, see: Callable[[Path], Picture]) -> list[Exchange]:
     from gato_lite.exchange import Exchange
 
-    image = None if turn.image is None else see(Path(turn.image))
-    return Exchange(image=image, prompt=turn.prompt, text=turn.text)
+    files = [turn.image] if isinstance(turn.image, str) else turn.image or []
+    seen: list[Picture | None] = [see(Path(file)) for file in files]
+    *before, image = seen or [None]
+    return [*(Exchange(image=other) for other in before), Exchange(image=image, prompt=turn.prompt, text=turn.text)]
 
 
 def _write(text: str) -> None:
