@@ -207,6 +207,7 @@ def test_workers_end_with_their_parent_also_from_a_hang_in_c(tmp_path, odd):
     process.wait()
     try:
         wait_for(lambda: not is_running(worker))
+        assert not is_running(worker)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)

@@ -70,12 +70,12 @@ def test_only_what_is_new_is_read(gato: Gato, monkeypatch: pytest.MonkeyPatch) -
     chat = Chat(gato)
     chat.say("Good morning.", max_tokens=3)
     decoder = chat._writer._decoder
-
-    def never(*_: object) -> None:
-        raise AssertionError("the conversation was read again")
-
-    monkeypatch.setattr(decoder, "read_documents", never)
+    held = int(decoder.cursors[0])
+    whole: list[object] = []
+    monkeypatch.setattr(decoder, "read_documents", lambda *given: whole.append(given))
     chat.say("And now?", max_tokens=3)
+    assert whole == [], "the conversation was read again"
+    assert decoder.cursors[0] > held
 
 
 def test_a_long_conversation_forgets_its_beginning(make: Callable[..., Gato]) -> None:

@@ -23,11 +23,12 @@ def run(tiny: str, path: Path) -> Path:
     return path
 
 
-def test_results_that_nobody_waits_for_any_more(tiny: str, tmp_path: Path) -> None:
+def test_results_that_nobody_waits_for_any_more(tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The command was killed: its processes end without a word."""
     ours, theirs = Pipe(duplex=False)
     ours.close()
     _play_share([("toy/FrozenLake", 1_000_000_000)], (run(tiny, tmp_path / "run"), 60.0, None, True), theirs)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_error_is_told(tiny: str, tmp_path: Path) -> None:

@@ -133,8 +133,13 @@ try:
 except FetchError:
     import distutils.core
     import setuptools
+else:
+    raise SystemExit("fetched what there is not")
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], check=False, timeout=120, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 APT: str = """#!/bin/sh
