@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,28 +76,16 @@ def import_minari(
         ImportError: Minari is not installed.
         ValueError: Minari has no such dataset here, it claims what may not be read, or a value in it is bad.
     """
-    minari = _minari()
-    known = minari.list_local_datasets()
-    if name not in known:
-        raise ValueError(unknown_name("Minari dataset", name, known) + f"; `minari download {name}` fetches one")
-    from minari.storage.datasets_root_dir import get_dataset_path
-
-    from gato_lite.envs.hdf5 import check_minari  # its packages are an extra
-
-    check_minari(get_dataset_path(name) / "data")
-    source = minari.load_dataset(name)
+    source = _open(name)
     observation_space, action_space = (
         _with_leaves(space, _restored) for space in (source.observation_space, source.action_space)
     )
     kept = _kept(source, name, on_note)
-    policy = {key: acted for key, acted in kept.generator.items() if key == "policy"}
-    about = About(
+    about = replace(
+        _about(kept, name),
         task=task or kept.task,
         spec=kept.spec if spec is None else spec,
         instruction=kept.instruction if instruction is None else instruction,
-        metric=kept.metric,
-        generator={**versions("gato_lite", "minari"), **policy, "source": f"minari:{name}"},
-        seed=kept.seed,
         licence=licence or kept.licence,
         attribution=attribution or ", ".join(sorted(source.storage.metadata.get("author", ()))) or None,
     )
@@ -111,6 +100,27 @@ def import_minari(
                     raise BadEpisodeError(f"minari:{name}, episode {episode.id}: {error}") from error
                 n_skipped += 1
         return writer.finish(n_skipped=n_skipped, reference=kept.reference)
+
+
+def _open(name: str) -> Any:  # Any: Minari has no types
+    """Minari's dataset of that name, once what it claims may be read."""
+    minari = _minari()
+    known = minari.list_local_datasets()
+    if name not in known:
+        raise ValueError(unknown_name("Minari dataset", name, known) + f"; `minari download {name}` fetches one")
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    from gato_lite.envs.hdf5 import check_minari  # its packages are an extra
+
+    check_minari(get_dataset_path(name) / "data")
+    return minari.load_dataset(name)
+
+
+def _about(kept: DatasetInfo, name: str) -> About:
+    """What of a dataset nobody can say anew: what its rewards mean, what acted, and from which seed on."""
+    policy = {key: acted for key, acted in kept.generator.items() if key == "policy"}
+    generator = {**versions("gato_lite", "minari"), **policy, "source": f"minari:{name}"}
+    return About(task=kept.task, metric=kept.metric, generator=generator, seed=kept.seed)
 
 
 def export_minari(path: str | Path, name: str | None = None, *, overwrite: bool = False) -> str:

@@ -206,8 +206,7 @@ def record(
         policy: From an observation to an action.
         episodes: How many.
         out: Folder of the new dataset.
-        seed: Environment seed of the first episode; later ones count up from it, and stay below 700,000,000, where
-            those for evaluation and the like begin.
+        seed: Environment seed of the first episode; later ones count up from it, and stay below 700,000,000.
         name: Name of the task, as `RecordEpisodes` takes it, and so are the next two.
         instruction: What to do, in words.
         spec: How observations become tokens.
@@ -224,10 +223,7 @@ def record(
         FileExistsError: `out` holds something, and `overwrite` is off or it is no dataset.
         ValueError: a count is below 1, or seeds would be those that are for something else.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got episodes={episodes}")
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1 or None, got max_steps={max_steps}")
+    _check_counts(episodes, max_steps)
     block_seed(seed, (episodes + max(10, episodes)) // BLOCK_SEEDS)  # as many as are kept and may be left out
     about = {"name": name, "instruction": instruction, "licence": licence, "attribution": attribution}
     recorded = RecordEpisodes(env, out, spec=spec, on_bad=on_bad, overwrite=overwrite, seed=seed, **about)
@@ -243,6 +239,13 @@ def record(
     except BaseException:
         recorded.abandon()
         raise
+
+
+def _check_counts(episodes: int, max_steps: int | None) -> None:
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got episodes={episodes}")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1 or None, got max_steps={max_steps}")
 
 
 def _play(

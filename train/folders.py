@@ -63,6 +63,11 @@ _BESIDE: Final = (".txt", ".caption", ".json", ".cls")
 _OBJECTS: Final = (".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth", ".joblib")
 """Names of files that may hold pickled objects."""
 
+SIZE: Final = 64
+"""Side in pixels of the square that pictures are fitted into, if nothing else is said."""
+TEST_SHARE: Final = 0.05
+"""Share of the documents that is held out, if nothing else is said."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
@@ -85,9 +90,9 @@ def import_source(
     out: str | Path,
     *,
     name: str | None = None,
-    size: int = 64,
+    size: int = SIZE,
     keep_aspect: bool = False,
-    test_share: float = 0.05,
+    test_share: float = TEST_SHARE,
     licence: str | None = None,
     attribution: str | None = None,
     ability: Ability | None = None,
@@ -116,27 +121,9 @@ def import_source(
             an option of documents is given for episodes.
     """
     if str(source).startswith("minari:"):
-        from gato_lite.envs.minari import import_minari  # its packages are an extra
-
-        defaults = import_source.__kwdefaults__ or {}
-        given = {"size": size, "keep_aspect": keep_aspect, "test_share": test_share, "ability": ability}
-        wrong = [option for option, value in given.items() if value != defaults[option]]
-        if wrong:
-            raise ValueError(
-                f"{source}: expected no option of documents for episodes, got {', '.join(wrong)}: leave it out"
-            )
-        notes: list[str] = []
-        dataset = import_minari(
-            str(source).removeprefix("minari:"),
-            out,
-            task=name,
-            licence=licence,
-            attribution=attribution,
-            on_bad=on_bad,
-            overwrite=overwrite,
-            on_note=notes.append,
-        )
-        return Imported(dataset=dataset, notes=tuple(notes))
+        given = {"size": size != SIZE, "keep_aspect": keep_aspect, "test_share": test_share != TEST_SHARE}
+        _refuse_options(source, **given, ability=ability is not None)
+        return _import_episodes(source, out, name, licence, attribution, on_bad, overwrite=overwrite)
     source = Path(source)
     how = PictureFit(side=size, keep_aspect=keep_aspect)
     _check_import(source, Path(out), how, test_share)
@@ -157,6 +144,35 @@ def import_source(
         )
     unused = tuple(name for name, used in reader.columns.items() if not used)
     return Imported(dataset=dataset, skipped=tuple(reader.skipped.values()), unused=unused, n_test=reader.n_test)
+
+
+def _refuse_options(source: str | Path, **given: bool) -> None:
+    """Raises a ValueError where an option of documents is given for episodes."""
+    if wrong := [option for option, is_given in given.items() if is_given]:
+        raise ValueError(
+            f"{source}: expected no option of documents for episodes, got {', '.join(wrong)}: leave it out"
+        )
+
+
+def _import_episodes(
+    source: str | Path, out: str | Path, task: str | None, licence: str | None, attribution: str | None,
+    on_bad: OnBad, *, overwrite: bool,
+) -> Imported:  # fmt: skip
+    """A dataset of Minari."""
+    from gato_lite.envs.minari import import_minari  # its packages are an extra
+
+    notes: list[str] = []
+    dataset = import_minari(
+        str(source).removeprefix("minari:"),
+        out,
+        task=task,
+        licence=licence,
+        attribution=attribution,
+        on_bad=on_bad,
+        overwrite=overwrite,
+        on_note=notes.append,
+    )
+    return Imported(dataset=dataset, notes=tuple(notes))
 
 
 def _check_import(source: Path, out: Path, how: PictureFit, test_share: float) -> None:

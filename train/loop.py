@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ from gato_lite.train.metrics import Journal, Meter, drop_lines_after, tags_of
 from gato_lite.train.mixture import Mixture, Part
 from gato_lite.train.optimiser import Optimiser, schedule
 from gato_lite.train.peak import matmul_peak
+from gato_lite.train.progress import Length, Progress
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
 from gato_lite.train.signals import Interrupted, Signals
@@ -44,72 +44,8 @@ MAX_REFUSED: Final = 3
 """Checkpoints in a row that the disk refused after which a run stops."""
 EVALUATION_SHARE: Final = 0.05
 """Most of the time that evaluations in between may take, after the first."""
-LONGEST: Final = 10**12
-"""Steps or minutes of the longest run."""
 RETRY_S: Final = 2.0
 """Seconds before the last checkpoint of a run is tried again."""
-
-
-@dataclass
-class Length:
-    """How long a run is: steps, minutes of training, or minutes of CPU time; the learning rate ends when it does."""
-
-    steps: int | None = None
-    minutes: float | None = None
-    cpu_minutes: float | None = None
-    """Of all threads together: a busy machine takes longer, and trains as much."""
-
-    def __post_init__(self) -> None:
-        lengths = {"steps": self.steps, "minutes": self.minutes, "cpu_minutes": self.cpu_minutes}
-        given = {name: value for name, value in lengths.items() if value is not None}
-        told = ", ".join(f"{name}={value}" for name, value in given.items())
-        if len(given) != 1:
-            raise ValueError(f"give one of steps, minutes and cpu_minutes, got {told or 'none'}")
-        if not all(0 < value <= LONGEST for value in given.values()):
-            raise ValueError(f"a run's length must be above 0 and at most {LONGEST:,}, got {told}")
-
-    def progress(self, step: int, elapsed_s: float, cpu_s: float) -> float:
-        """Share of the run that is done, in [0, 1]."""
-        if self.steps is not None:
-            done = step / self.steps
-        elif self.minutes is not None:
-            done = elapsed_s / 60 / self.minutes
-        else:
-            assert self.cpu_minutes is not None
-            done = cpu_s / 60 / self.cpu_minutes
-        return min(done, 1.0)
-
-    def less(self, seconds: float, cpu_seconds: float) -> Length:
-        """What is left of its minutes for training when something else takes some of them."""
-        if self.minutes is not None:
-            return Length(minutes=max(self.minutes - seconds / 60, min(0.1, self.minutes)))
-        if self.cpu_minutes is not None:
-            return Length(cpu_minutes=max(self.cpu_minutes - cpu_seconds / 60, min(0.1, self.cpu_minutes)))
-        return self
-
-
-@dataclass
-class Progress:
-    """Where a run stands; shown to whoever watches."""
-
-    step: int
-    elapsed_s: float
-    done: float
-    """Share of the run, in [0, 1]."""
-    loss: float
-    """Mean over the last logged steps, nats per target token."""
-    tokens_per_s: float
-    utilisation: float
-    """Share of the matmul peak measured at the start."""
-    asked: tuple[int, int] | None = None
-    """While experts are asked and nothing else is measured: episodes that they have been asked about, of how many."""
-
-    def show(self, bar: Callable[[float, str], None]) -> None:
-        """Tells a progress bar."""
-        now = f"loss {self.loss:.3f}  {self.tokens_per_s:,.0f} tokens/s"
-        if self.asked is not None:
-            now = f"asking the experts: {self.asked[0]:,} of {self.asked[1]:,} episodes"
-        bar(self.done, f"step {self.step:,}  {now}")
 
 
 class Trainer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import msgspec
 
@@ -29,21 +29,33 @@ from gato_lite.train.settings import TrainConfig
 from gato_lite.train.sources import Source
 
 
+class Beginning(TypedDict, total=False):
+    """What a run begins with, beside its recipe and its data."""
+
+    init: Path | None
+    """A run to begin with the weights of; the model has its shape then, and still knows its tasks. Whether it has
+    learnt what is held out now is not checked."""
+    text_model: Path | None
+    """A SentencePiece model for the text pieces; None takes that of `init`, or the shipped one."""
+    resume: bool
+    """Go on from the newest checkpoint."""
+    from_step: int | None
+    """With `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted."""
+    overwrite: bool
+    """Replace a run that is there."""
+
+
 def train_run(
     config: TrainConfig,
     data: Sequence[tuple[str, float]],
     out: Path,
     *,
     length: Length,
-    init: Path | None = None,
-    text_model: Path | None = None,
-    resume: bool = False,
-    from_step: int | None = None,
-    overwrite: bool = False,
     plan: Plan | None = None,
     workers: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     ranks: Ranks = ALONE,
+    **beginning: Unpack[Beginning],
 ) -> Path:
     """Trains a run on datasets.
 
@@ -52,16 +64,11 @@ def train_run(
         data: dataset folders, or names of shipped ones, each with its weight in the mixture.
         out: the run's folder.
         length: steps, minutes or CPU minutes; the learning rate ends with them.
-        init: a run to begin with the weights of; the model has its shape then, and still knows its tasks. Whether it
-            has learnt what `data` holds out is not checked.
-        text_model: a SentencePiece model for the text pieces; None takes that of `init`, or the shipped one.
-        resume: go on from the newest checkpoint.
-        from_step: with `resume`, go on from this checkpoint instead; later ones are set aside, none is deleted.
-        overwrite: replace a run that is there.
         plan: whose experts are asked in rounds; that time counts as training. None asks nobody.
         workers: processes that act in these rounds.
         on_progress: called every few steps.
         ranks: the processes that train it together.
+        beginning: as `Beginning` has it.
 
     Raises:
         FileNotFoundError: a dataset is not there.
@@ -71,21 +78,9 @@ def train_run(
     """
     if not data:
         raise ValueError("nothing to train on: give at least one dataset, such as --data my-data or --data emoji")
-    check_beginning(init=init, text_model=text_model, resume=resume, from_step=from_step)
+    check_beginning(beginning)
     with FolderLock(out) if ranks.is_first else nullcontext():
-        trainer, weighted = begin(
-            config,
-            data,
-            out,
-            length=length,
-            init=init,
-            text_model=text_model,
-            resume=resume,
-            from_step=from_step,
-            overwrite=overwrite,
-            on_progress=on_progress,
-            ranks=ranks,
-        )
+        trainer, weighted = begin(config, data, out, length=length, on_progress=on_progress, ranks=ranks, **beginning)
         if plan is None:
             trainer.train()
         else:
@@ -94,13 +89,15 @@ def train_run(
     return out
 
 
-def check_beginning(*, init: Path | None, text_model: Path | None, resume: bool, from_step: int | None) -> None:
-    """Whether a run can begin so, as far as that can be told before there are data; arguments as of `train_run`.
+def check_beginning(beginning: Beginning) -> None:
+    """Whether a run can begin so, as far as that can be told before there are data.
 
     Raises:
         FileNotFoundError: there is no text model.
         ValueError: it is none, or two of them exclude each other.
     """
+    init, text_model, from_step = beginning.get("init"), beginning.get("text_model"), beginning.get("from_step")
+    resume = beginning.get("resume", False)
     if from_step is not None and not resume:
         raise ValueError(f"from_step={from_step} is where to resume: give resume (--resume) too")
     if init is not None and text_model is not None:
@@ -117,18 +114,15 @@ def begin(
     out: Path,
     *,
     length: Length,
-    init: Path | None = None,
-    text_model: Path | None = None,
-    resume: bool = False,
-    from_step: int | None = None,
-    overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     ranks: Ranks = ALONE,
+    **beginning: Unpack[Beginning],
 ) -> tuple[Trainer, list[tuple[Source, float]]]:
     """What is to train a run, which then knows its data and its pictures, and the weighted sources that it begins with.
 
     Arguments and errors as of `train_run`, but that nobody else may write into `out` meanwhile.
     """
+    init, text_model, resume = beginning.get("init"), beginning.get("text_model"), beginning.get("resume", False)
     datasets = [(open_data(name), weight) for name, weight in data]
     opened = [dataset for dataset, _ in datasets]
     begun = is_begun(out, resume=resume)
@@ -159,7 +153,7 @@ def begin(
             vocabulary=vocabulary,
             known=() if first is None else first.formats,
             resume=resume or not ranks.is_first,  # the first rank makes the folder that the others read
-            overwrite=overwrite,
+            overwrite=beginning.get("overwrite", False),
         )
     )
     tasks = all_tasks()
@@ -167,7 +161,7 @@ def begin(
     evaluate = evaluator(known) if known else None
     trainer = Trainer(gato, mixture, out, config, length, on_progress=on_progress, evaluate=evaluate, ranks=ranks)
     if resume:
-        trainer.resume(from_step)
+        trainer.resume(beginning.get("from_step"))
     if first is not None and not trainer.step:
         gato.load_state_dict(first.state_dict())
     return trainer, weighted

@@ -131,11 +131,16 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
     from gato_lite.train.plans import PLANS, find_plan
     from gato_lite.train.run_folder import is_begun
     from gato_lite.train.shelf import weighted
-    from gato_lite.train.training import check_beginning, train_run
+    from gato_lite.train.training import Beginning, check_beginning, train_run
 
-    check_beginning(
-        init=options.init, text_model=options.text_model, resume=options.resume, from_step=options.from_step
+    beginning = Beginning(
+        init=options.init,
+        text_model=options.text_model,
+        resume=options.resume,
+        from_step=options.from_step,
+        overwrite=options.overwrite,
     )
+    check_beginning(beginning)
     given = (options.steps, options.minutes, options.cpu_minutes)
     length = Length(minutes=DEFAULT_MINUTES) if given == (None,) * 3 else Length(*given)
     plan = find_plan(options.recipe) if options.data is None and options.recipe in PLANS else None
@@ -159,15 +164,11 @@ def _train(options: Options, config: TrainConfig, ranks: Ranks) -> Progress | No
             data,
             options.out,
             length=length,
-            init=options.init,
-            text_model=options.text_model,
-            resume=options.resume,
-            from_step=options.from_step,
-            overwrite=options.overwrite,
             plan=plan,
             workers=usable_cores(),
             on_progress=on_progress,
             ranks=ranks,
+            **beginning,
         )
     return last
 
