@@ -31,7 +31,7 @@ from gato_lite.names import unknown_name
 from gato_lite.run import read_run_config
 from gato_lite.train.baselines import caption_scores, nearest_neighbour_captions, style_of
 from gato_lite.train.console import OnProgress, print_note
-from gato_lite.train.document_scores import Answer, DocumentScore
+from gato_lite.train.document_scores import Answer, DocumentScore, is_right
 from gato_lite.train.language import text_score
 from gato_lite.train.pictures import decode_picture
 from gato_lite.train.shelf import dataset_folder
@@ -240,7 +240,7 @@ def _exact(
 
 
 def _right(answers: Sequence[str], truth: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array([a.lower().strip() == b.lower().strip() for a, b in zip(answers, truth, strict=True)], np.float64)
+    return np.array([is_right(*pair) for pair in zip(answers, truth, strict=True)], np.float64)
 
 
 def _category(document: Document) -> str | None:

@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from gato_lite.envs.dataset import Document
 from gato_lite.fitting import square
 from gato_lite.tokenizers.text import TextTokenizer
+from gato_lite.train.document_scores import is_right
 from gato_lite.train.pictures import decode_picture
 
 _SIDE: Final = 32
@@ -40,7 +41,7 @@ def caption_scores(predicted: Sequence[str], truth: Sequence[str]) -> CaptionSco
     if not truth or len(predicted) != len(truth):
         raise ValueError(f"expected one prediction for each of at least 1 caption, got {len(predicted)}/{len(truth)}")
     pairs = [(a.lower().strip(), b.lower().strip()) for a, b in zip(predicted, truth, strict=True)]
-    exact = sum(a == b for a, b in pairs) / len(pairs)
+    exact = sum(map(is_right, predicted, truth)) / len(pairs)
     return CaptionScores(exact, sum(_token_f1(a.split(), b.split()) for a, b in pairs) / len(pairs), len(pairs))
 
 

@@ -7,6 +7,11 @@ import msgspec
 from gato_lite.envs.format import Ability
 
 
+def is_right(answer: str, truth: str) -> bool:
+    """Whether they are the same to the letter, apart from case and spaces at the ends."""
+    return answer.strip().lower() == truth.strip().lower()
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out document, answered."""
 

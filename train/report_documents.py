@@ -7,7 +7,7 @@ from html import escape
 from typing import Final
 
 from gato_lite.envs.format import Ability
-from gato_lite.train.document_scores import Answer, DocumentScore
+from gato_lite.train.document_scores import Answer, DocumentScore, is_right
 from gato_lite.train.report_sections import data_uri, versus
 from gato_lite.train.wording import number, percent
 
@@ -76,12 +76,12 @@ def answers(score: DocumentScore) -> str:
 def _picture(answer: Answer) -> str:
     """One picture with what the model says of it, a sign for right or wrong, and a note."""
     assert answer.image is not None
-    is_right = answer.answer.strip().lower() == answer.truth.strip().lower()
+    right = is_right(answer.answer, answer.truth)
     said = escape(answer.answer.strip()) or "<em>nothing</em>"
-    meant = "" if is_right else f'<span class="truth">is: {escape(answer.truth)}</span>'
+    meant = "" if right else f'<span class="truth">is: {escape(answer.truth)}</span>'
     note = " · ".join(part for part in (answer.prompt, answer.group) if part)
     small = f'<span class="style">{escape(note)}</span>' if note else ""
-    verdict, sign = ("right", "✓") if is_right else ("wrong", "✗")
+    verdict, sign = ("right", "✓") if right else ("wrong", "✗")
     mark = f'<span class="mark" aria-hidden="true">{sign}</span><span class="hidden">{verdict}: </span>'
     source = data_uri("image/png", answer.image)
     return (
