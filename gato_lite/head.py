@@ -61,36 +61,40 @@ class _CrossEntropy(torch.autograd.Function):
         learnt: bool,
     ) -> tuple[Tensor, Tensor]:
         vectors = table.to(dtype)  # (V, D)
+        same = dtype is table.dtype
         at_once = max(64, SCORES_AT_ONCE.get(states.device.type, 1 << 21) // len(table) // 64 * 64)
         room = torch.empty(min(at_once, len(states)), len(table), dtype=table.dtype, device=table.device)
+        products = room if same else torch.empty_like(room, dtype=dtype)
         summed = torch.zeros((), dtype=table.dtype, device=table.device)
         losses: list[Tensor] = []
-        of_states: list[Tensor] = []
+        of_states = torch.empty_like(states, dtype=dtype) if learnt else None
         of_table = torch.zeros_like(table) if learnt else None
         for start in range(0, len(states), at_once):
             some = states[start : start + at_once].to(dtype)
             right = classes[start : start + at_once, None]
             n = len(right)  # rows that are asked about; what follows them fills up
-            scores = some @ vectors.T  # (r, V)
-            chances = room[: len(some)].copy_(scores)
-            torch.softmax(chances, 1, out=chances)
+            product = torch.mm(some, vectors.T, out=products[: len(some)])  # (r, V)
+            scores = product if same else room[: len(some)].copy_(product)
+            if smooth:
+                target = smoothed(right[:, 0], len(table)).to(table.dtype)  # (n, V)
+                highest, expected = scores[:n].amax(1), (target * scores[:n]).sum()
+            chances = torch.softmax(scores, 1, out=scores)  # in the place of the scores
             found = -chances[:n].gather(1, right).clamp_(min=TINY).log_()  # (n, 1)
             losses.append(found[:, 0])
             if smooth:
-                target = smoothed(right[:, 0], len(table)).to(table.dtype)  # (n, V)
-                norm = scores[:n].amax(1) - chances[:n].amax(1).log()  # log of the sum of exp(scores)
-                summed += norm.sum() - (target * scores[:n]).sum()
+                norm = highest - chances[:n].amax(1).log()  # log of the sum of exp(scores)
+                summed += norm.sum() - expected
                 chances[:n] -= target
             else:
                 summed += found.sum()
                 chances[:n].scatter_add_(1, right, torch.full_like(found, -1.0))
-            if of_table is not None:
+            if of_states is not None and of_table is not None:
                 chances[n:] = 0.0
-                slope = scores.copy_(chances)  # (r, V)
-                of_states.append(slope @ vectors)
+                slope = chances if same else product.copy_(chances)  # (r, V)
+                torch.mm(slope, vectors, out=of_states[start : start + at_once])
                 of_table += slope.T @ some
-        if of_table is not None:
-            ctx.save_for_backward(torch.cat(of_states).to(states.dtype), of_table)
+        if of_states is not None and of_table is not None:
+            ctx.save_for_backward(of_states.to(states.dtype), of_table)
         each = torch.cat(losses)
         ctx.mark_non_differentiable(each)
         return summed, each

@@ -21,6 +21,9 @@ from gato_lite.tokenizers.ragged import Item, merge, total
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
+Steps = int | npt.NDArray[np.int64]
+"""A timestep, or several; numbers of them count from the first of a part."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeTokens:
@@ -79,16 +82,15 @@ class EpisodeTokens:
         """Most tokens of a timestep, with what it repeats."""
         return int(np.diff(self.steps).max(initial=0))
 
-    def window_length(self, first: int, last: int) -> int:
-        """Tokens in the window of timesteps [first, last)."""
-        return int(self.lengths[last] - self.lengths[first] + self.repeated[first])
+    def window_length(self, first: Steps, last: Steps) -> npt.NDArray[np.int64]:
+        """Tokens in the windows of timesteps [first, last), of which none is empty; numbers or arrays of them."""
+        return np.asarray(self.lengths[last] - self.lengths[first] + self.repeated[first])
 
-    def last_within(self, first: int, stop: int, budget: int) -> int:
+    def last_within(self, first: Steps, stop: Steps, budget: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Largest `last` ≤ `stop` for which the window [first, last) has at most `budget` tokens; may be `first`."""
-        limit = self.lengths[first] + (budget - self.repeated[first])
-        if self.lengths[stop] <= limit:
-            return stop
-        return max(first, first - 1 + int(self.lengths[first:stop].searchsorted(limit, side="right")))
+        limit = self.lengths[first] + budget - self.repeated[first]
+        within = self.lengths.searchsorted(limit, side="right") - 1
+        return np.minimum(np.maximum(within, first), stop)
 
     def window(self, first: int, last: int) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
         """Tokens, action flags and labels of the timesteps [first, last)."""

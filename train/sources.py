@@ -10,11 +10,11 @@ To add a kind of data, write a class with the two members of `Source`.
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from gato_lite.config import TokenSpec
 from gato_lite.envs.dataset import Dataset, DatasetError, Episodes
@@ -28,8 +28,8 @@ PROMPT_SHARE = 0.25
 """Share of control documents that begin with a prompt (Reed et al. 2022, section 2.2), and here of texts too."""
 
 
-_Window = tuple[int, int]
-"""First timestep, and the one after the last."""
+_Windows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""First timestep of each, and the one after its last; the same where there is none."""
 
 
 class Source(Protocol):
@@ -80,7 +80,6 @@ class ControlSource:
         self._tokens = join([said_once(self.instruction, vocabulary), *parts], vocabulary)
         """The instruction as timestep 0, then all episodes."""
         self._episodes = self._tokens.episodes[1:]
-        self._firsts: list[int] = self._episodes[:-1].tolist()
 
     def _tokenise_group(self, dataset: Dataset, group: list[int], vocabulary: Vocabulary) -> list[EpisodeTokens]:
         """Tokens of neighbouring parts: of all together, or one by one where something is wrong, which then is told."""
@@ -132,22 +131,14 @@ class ControlSource:
                 f"one timestep of '{self.name}' is {self._longest} tokens, more than the {budget} that fit; raise "
                 "context_length or make its observation smaller with a TokenSpec"
             )
-        first: list[int] = []
-        last: list[int] = []
-        lengths, rows = [], []
-        for chances in generator.random((n, 6)).tolist():  # numbers for all documents in one call
-            windows = self._choose(chances, budget)
-            lengths.append(sum(self._tokens.window_length(*window) for window in windows))
-            starts = [window[0] for window in windows]
-            first += starts
-            last += [window[1] for window in windows]
-            rows.append(tuple(bisect_right(self._firsts, start) - 1 for start in starts if start > 0))
-        tokens, target, labels = self._tokens.windows(np.array(first, np.int64), np.array(last, np.int64))
+        first, last, rows = self._choose(generator.random((n, 6)), budget)
+        is_there = last > first  # (n, 3)
+        lengths = np.where(is_there, self._tokens.window_length(first, np.maximum(last, first)), 0).sum(1)
+        tokens, target, labels = self._tokens.windows(first[is_there], last[is_there])
         vocabulary = self._tokens.vocabulary
-        runs = split(tokens, np.array(lengths), patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
+        runs = split(tokens, lengths, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
         documents, start = [], 0
-        for run, length, made_of in zip(runs, lengths, rows, strict=True):
-            stop = start + length
+        for run, stop, made_of in zip(runs, np.cumsum(lengths).tolist(), rows, strict=True):
             documents.append(
                 Document(
                     tokens=run,
@@ -160,58 +151,78 @@ class ControlSource:
             start = stop
         return documents
 
-    def _choose(self, chances: Sequence[float], budget: int) -> list[_Window]:
-        """The windows of one document: instruction, prompt if any, and episode.
+    def _choose(
+        self, chances: npt.NDArray[np.float64], budget: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[tuple[int, ...]]]:
+        """The windows of n documents: instruction, prompt if any, and episode.
 
         Args:
-            chances: six numbers in [0, 1): episode, whether there is a prompt, its episode, its two, and the start.
+            chances: (n, 6) numbers in [0, 1) for each: episode, whether there is a prompt, its episode, its two, and
+                the start.
             budget: tokens that may follow the instruction.
+
+        Returns:
+            (n, 3) first timestep of each window and the one after its last, the same where there is none; and the
+            episodes that each document is made of, that of its prompt first.
         """
         n_episodes = len(self._episodes) - 1
-        index = int(chances[0] * n_episodes)
-        windows: list[_Window] = [(0, 1)] if len(self.instruction) else []
-        if chances[1] < PROMPT_SHARE and n_episodes > 1:
-            other = (index + 1 + int(chances[2] * (n_episodes - 1))) % n_episodes
-            prompt = self._prompt(chances[3], chances[4], other, budget // 2)
-            if prompt is not None:
-                rest = budget - self._tokens.window_length(*prompt)
-                window = self._window(chances[5], index, rest)
-                if window is not None:  # beside a prompt there may be no room for a long timestep
-                    return [*windows, prompt, window]
-        window = self._window(chances[5], index, budget)
-        assert window is not None, "the longest timestep fits"
-        return [*windows, window]
+        first, last = np.zeros((2, len(chances), 3), np.int64)
+        last[:, 0] = len(self.instruction) > 0
+        index = (chances[:, 0] * n_episodes).astype(np.int64)
+        other = index.copy()
+        rest = np.full(len(chances), budget)
+        prompted = np.flatnonzero(chances[:, 1] < PROMPT_SHARE) if n_episodes > 1 else np.zeros(0, np.int64)
+        if len(prompted):
+            _, _, at, end, start, _ = chances[prompted].T
+            other[prompted] = (index[prompted] + 1 + (at * (n_episodes - 1)).astype(np.int64)) % n_episodes
+            first[prompted, 1], last[prompted, 1] = self._prompt(end, start, other[prompted], budget // 2)
+            prompted = prompted[last[prompted, 1] > first[prompted, 1]]
+            rest[prompted] -= self._tokens.window_length(first[prompted, 1], last[prompted, 1])
+        first[:, 2], last[:, 2] = self._window(chances[:, 5], index, rest)
+        alone = np.flatnonzero(last[:, 2] == first[:, 2])  # beside a prompt there may be no room for a long timestep
+        if len(alone):
+            last[alone, 1] = first[alone, 1]
+            first[alone, 2], last[alone, 2] = self._window(chances[alone, 5], index[alone], budget)
+        has_prompt = (last[:, 1] > first[:, 1]).tolist()
+        made_of = zip(has_prompt, other.tolist(), index.tolist(), strict=True)
+        return first, last, [(begun, shown) if both else (shown,) for both, begun, shown in made_of]
 
-    def _window(self, chance: float, index: int, budget: int) -> _Window | None:
-        """A window of at most `budget` tokens: the whole episode if it fits, else from a random timestep of it."""
-        start, stop = int(self._episodes[index]), int(self._episodes[index + 1])
-        first, last = start, self._last(start, stop, budget)
-        if last < stop:  # the episode is longer than the window: begin anywhere, end where the budget does
-            earliest = start - (last - start) // 2
-            first = max(start, earliest + int(chance * (stop - earliest)))
-            last = self._last(first, stop, budget)
-        return None if last == first else (first, last)
+    def _window(
+        self, chances: npt.NDArray[np.float64], index: npt.NDArray[np.int64], budget: int | npt.NDArray[np.int64]
+    ) -> _Windows:
+        """Windows of at most `budget` tokens: the whole episode if it fits, else from a random timestep of it."""
+        start, stop = self._episodes[index], self._episodes[index + 1]
+        last = self._last(start, stop, budget)
+        # An episode that is longer than the window begins anywhere, and ends where the budget does.
+        earliest = start - (last - start) // 2
+        first = np.maximum(start, earliest + (chances * (stop - earliest)).astype(np.int64))
+        first = np.where(last < stop, first, start)
+        return first, self._last(first, stop, budget)
 
-    def _last(self, first: int, stop: int, budget: int) -> int:
+    def _last(
+        self, first: npt.NDArray[np.int64], stop: npt.NDArray[np.int64], budget: int | npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         """Where the longest window from `first` ends: at `stop`, or where tokens or timesteps are too many."""
         if self.spec.history is not None:
-            stop = min(stop, first + self.spec.history)
+            stop = np.minimum(stop, first + self.spec.history)
         return self._tokens.last_within(first, stop, budget)
 
-    def _prompt(self, end: float, chance: float, index: int, budget: int) -> _Window | None:
-        """A stretch of an episode: half of the time its end, else anywhere (GATO section 2.2)."""
-        start, stop = int(self._episodes[index]), int(self._episodes[index + 1])
-        first = start + int(chance * (stop - start))
-        if end < 0.5:  # the earliest start from which the end still fits
-            first = start if self.spec.history is None else max(start, stop - self.spec.history)
-            if self._tokens.last_within(first, stop, budget) < stop:
-                lengths = self._tokens.lengths
-                limit = lengths[stop] - budget
-                first += min(int(lengths[first:stop].searchsorted(limit, side="left")), stop - 1 - first)
-                while first < stop - 1 and self._tokens.window_length(first, stop) > budget:
-                    first += 1
-        last = self._last(first, stop, budget)
-        return None if last == first else (first, last)
+    def _prompt(
+        self, end: npt.NDArray[np.float64], chances: npt.NDArray[np.float64], index: npt.NDArray[np.int64], budget: int
+    ) -> _Windows:
+        """Stretches of episodes: half of the time their end, else anywhere (GATO section 2.2)."""
+        start, stop = self._episodes[index], self._episodes[index + 1]
+        first = np.where(end < 0.5, start, start + (chances * (stop - start)).astype(np.int64))
+        if self.spec.history is not None:
+            first = np.where(end < 0.5, np.maximum(start, stop - self.spec.history), first)
+        # Of an end, the earliest start from which it still fits.
+        lengths = self._tokens.lengths
+        long = (end < 0.5) & (self._tokens.last_within(first, stop, budget) < stop)
+        fits = lengths.searchsorted(lengths[stop] - budget, side="left")
+        first = np.where(long, np.minimum(np.maximum(first, fits), stop - 1), first)
+        while (long := long & (first < stop - 1) & (self._tokens.window_length(first, stop) > budget)).any():
+            first = first + long
+        return first, self._last(first, stop, budget)
 
 
 class TextSource:
