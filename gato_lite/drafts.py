@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 LEAST_SHARE: Final = 0.4
-"""Share of guessed tokens that must have stood lately for guesses to pay."""
+"""Share of guessed tokens that must have stood lately for guesses to pay, where slots share forwards."""
+LEAST_SHARE_ALONE: Final = 0.15
+"""The same of a single slot, whose forward waits for the weights and takes a few tokens more for little."""
 TRY_EVERY: Final = 16
 """Actions after which a slot whose guesses do not pay tries one again."""
 WEIGHT: Final = 0.1
@@ -27,6 +29,8 @@ WEIGHT: Final = 0.1
 class Drafter:
     """The guesses of one slot."""
 
+    least_share: float = LEAST_SHARE
+    """Share of guessed tokens that must have stood lately."""
     previous: list[int] = field(default_factory=list)
     """Tokens of the last action."""
     share: float = 0.5
@@ -40,7 +44,7 @@ class Drafter:
 
     def guess(self, chosen: Sequence[int], room: int) -> list[int]:
         """Tokens that may follow `chosen`, at most `room`; never the last, which is not read with its action."""
-        worth = self.share >= LEAST_SHARE or self.n_quiet >= TRY_EVERY
+        worth = self.share >= self.least_share or self.n_quiet >= TRY_EVERY
         return self.previous[len(chosen) : -1][:room] if worth else []
 
     def record(self, n_guessed: int, n_stood: int) -> None:

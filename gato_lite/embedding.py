@@ -90,6 +90,25 @@ def to_tensors(
         words: what was last said before each patch.
         generator: draws patch places as in training; None takes the middle of each interval, as in evaluation.
     """
+    return TokenTensors(
+        ids=torch.from_numpy(tokens.ids.astype(np.int64)),
+        local=torch.from_numpy(tokens.local.astype(np.int64)),
+        patch_groups=_patch_groups(tokens, patch_id, words, generator) if len(tokens.patch_shapes) else (),
+        chunks=torch.from_numpy(np.require(tokens.chunks, None, ["C", "W"])),
+        chunk_rows=torch.from_numpy(np.flatnonzero(tokens.ids == chunk_id)),
+        words=WordTensors(
+            ids=torch.from_numpy(words.ids),
+            runs=torch.from_numpy(words.runs),
+            places=torch.from_numpy(words.places),
+            n_run=int(words.runs[-1]) + 1 if len(words.runs) else 0,
+        ),
+    )
+
+
+def _patch_groups(
+    tokens: Tokens, patch_id: int, words: Words, generator: np.random.Generator | None
+) -> tuple[PatchGroup, ...]:
+    """The patches of `tokens` by their shapes; arguments as of `to_tensors`."""
     places = patch_places(tokens.patch_intervals, generator)
     rows = np.flatnonzero(tokens.ids == patch_id)
     shapes, group_of = np.unique(tokens.patch_shapes, axis=0, return_inverse=True)
@@ -110,19 +129,7 @@ def to_tensors(
                 runs=torch.from_numpy(words.of_patch[members]),
             )
         )
-    return TokenTensors(
-        ids=torch.from_numpy(tokens.ids.astype(np.int64)),
-        local=torch.from_numpy(tokens.local.astype(np.int64)),
-        patch_groups=tuple(groups),
-        chunks=torch.from_numpy(np.require(tokens.chunks, None, ["C", "W"])),
-        chunk_rows=torch.from_numpy(np.flatnonzero(tokens.ids == chunk_id)),
-        words=WordTensors(
-            ids=torch.from_numpy(words.ids),
-            runs=torch.from_numpy(words.runs),
-            places=torch.from_numpy(words.places),
-            n_run=int(words.runs[-1]) + 1 if len(words.runs) else 0,
-        ),
-    )
+    return tuple(groups)
 
 
 class Embedding(nn.Module):

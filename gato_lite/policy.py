@@ -3,8 +3,8 @@
 A `Policy` has one or many slots. Each slot is an environment with spaces of its own; all slots share every forward.
 One forward reads the previous action's last token and the new observation together; each further action token costs
 one more, unless it was guessed (`gato_lite/drafts.py`). When a slot's context is full, the older half of its timesteps
-is dropped and the rest is read again, so that every prediction is over a contiguous window of an episode, as in
-training.
+is dropped and the rest is read again after instruction and prompt, so that every prediction is over a contiguous window
+of an episode, as in training.
 
 What a slot does is a function of its own episode: which slots it shares forwards with, and when, changes nothing. A
 greedy choice that rounding could decide is made from the slot's window alone, and a draw is a function of the seed, the
@@ -28,6 +28,7 @@ from gymnasium.vector.utils import concatenate as stack_values
 from gato_lite.alone import last_hidden
 from gato_lite.cache import Decoder
 from gato_lite.config import TokenSpec
+from gato_lite.drafts import LEAST_SHARE, LEAST_SHARE_ALONE, Drafter
 from gato_lite.inputs import ObservationError, allowed_values, listed, per_slot
 from gato_lite.model import Gato
 from gato_lite.sampling import Legal, Sampler, chance
@@ -262,20 +263,16 @@ class Policy:
         news: list[Tokens] = []
         counts: list[int] = []
         wanted: list[int] = []
-        cursors = self._decoder.cursors.tolist()
         for index in rows:
-            slot = self._slots[index]
-            new = [plain(slot.unread)]
-            if observed:
-                new.append(slot.timesteps[-1].tokens(self.gato.vocabulary, first=False))
-            n_new = sum(map(len, new))
-            room = self._decoder.context_length - cursors[index] - n_new
-            slot.unread = []
-            if cursors[index] == 0 or room < 0 or (observed and slot.is_full):
+            slot, held = self._slots[index], int(self._decoder.cursors[index])
+            kept, new = slot.news(self.gato.vocabulary, held, self._decoder.context_length, observed=observed)
+            if new is None:
                 begun.append(index)
                 continue
+            self._decoder.rewind(index, held - kept)
+            n_new = sum(map(len, new))
             if self._drafts and slot.language.ranges is not None:
-                slot.draft = slot.drafter.guess(slot.timesteps[-1].action, room)
+                slot.draft = slot.drafter.guess(slot.timesteps[-1].action, self._decoder.context_length - kept - n_new)
             going.append(index)
             news += [*new, plain(slot.draft)] if slot.draft else new
             counts.append(n_new + len(slot.draft))
@@ -289,17 +286,11 @@ class Policy:
         return torch.cat([hidden[index] for index in rows])
 
     def _read_windows(self, rows: Sequence[int]) -> torch.Tensor:
-        """Reads whole windows anew, at an episode's start and after the older half has been dropped; (n, D)."""
-        windows = []
-        for index in rows:
-            slot = self._slots[index]
-            room = self._decoder.context_length - len(slot.prefix)
-            if self._decoder.cursors[index]:
-                slot.drop_older(room // 2)
-            window = slot.window(self.gato.vocabulary)
+        """Reads whole windows; (n, D)."""
+        windows = [self.window(index) for index in rows]
+        for index, window in zip(rows, windows, strict=True):
             if len(window) > self._decoder.context_length:
-                raise ValueError(self._too_long(index, len(window) - len(slot.prefix)))
-            windows.append(window)
+                raise ValueError(self._too_long(index, len(window) - len(self._slots[index].prefix)))
         return self._decoder.read_documents(rows, windows)
 
     # -- choosing
@@ -383,7 +374,8 @@ class Policy:
     def _slot(self, seen: AnySpace, done: AnySpace, task: str | None, prompt: Sequence[Demonstration]) -> Slot:
         language = self._speaker.language(seen, done, task)
         prefix = self._speaker.prefix(language, prompt, self._decoder.context_length // 2)
-        return Slot(language=language, prefix=prefix, task=task)
+        drafter = Drafter(LEAST_SHARE_ALONE if self._decoder.n_row == 1 else LEAST_SHARE)
+        return Slot(language=language, prefix=prefix, task=task, drafter=drafter)
 
     def _per_slot_inputs(self, observation: Observation, action_mask: Any) -> tuple[list[Any], list[Any]]:
         if not self._listed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ Observation = Any  # Any: whatever the environment's observation space holds
 Action = Any  # Any: whatever its action space holds
 Demonstration = Sequence[tuple[Observation, Action]]
 """The timesteps of one episode."""
+
+SHORT: Final = 64
+"""Most tokens of a window, or of its timesteps, that are read together with what is new in other slots."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,37 @@ class Slot:
         """Whether the window has more timesteps than its kind of environment is to show."""
         history = self.language.spec.history
         return history is not None and len(self.timesteps) > history
+
+    def news(
+        self, vocabulary: Vocabulary, held: int, context_length: int, *, observed: bool
+    ) -> tuple[int, list[Tokens] | None]:
+        """What is to be read before the next choice: what is new, or a window from its start.
+
+        A window begins where an episode does, and where its older half is dropped: then instruction and prompt stay in
+        the cache as they were read.
+
+        Args:
+            vocabulary: of the model.
+            held: tokens of the slot in the cache.
+            context_length: tokens that it has room for.
+            observed: whether the last timestep's observation is new.
+
+        Returns:
+            How many of the tokens in the cache stay, and what is read after them; None where that is so long that the
+            whole window is better read alone.
+        """
+        new, self.unread = [plain(self.unread)], []
+        if observed:
+            new.append(self.timesteps[-1].tokens(vocabulary, first=False))
+        if held and held + sum(map(len, new)) <= context_length and not (observed and self.is_full):
+            return held, new
+        kept = len(self.prefix) if held else 0
+        if held:
+            self.drop_older((context_length - kept) // 2)
+        window = window_tokens(self.timesteps, vocabulary)
+        window = window if held else [self.prefix, *window]
+        is_short = sum(map(len, window)) <= min(SHORT, context_length - kept)
+        return kept, window if is_short else None
 
     def drop_older(self, budget: int) -> None:
         """Drops the older half of the window, or more where `budget` tokens are less; the last timestep stays."""

@@ -76,7 +76,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, turns: Turns, attention_over: AttentionOver, rows: Tensor | None = None) -> Tensor:
         """(T, D) to (T, D), or to (R, D), the tokens `rows` alone; `turns` are of H + G heads."""
         turned, value = self.before_attention(x, turns)
-        query, key = torch.split(turned, [self.n_head, self.n_key_head], 1)
+        query, key = turned.split_with_sizes([self.n_head, self.n_key_head], 1)
         mixed = attention_over(self.layer, query, key, value)
         return self.after_attention(x if rows is None else x.index_select(0, rows), mixed)
 
@@ -85,7 +85,7 @@ class Block(nn.Module):
         n_token = len(x)
         n_turned = self.n_head + self.n_key_head  # queries, then keys; the values that follow are not turned
         qkv = self.query_key_value(self.norm_attention(x)).view(n_token, n_turned + self.n_key_head, -1)
-        facing, value = torch.split(qkv, [n_turned, self.n_key_head], 1)
+        facing, value = qkv.split_with_sizes([n_turned, self.n_key_head], 1)
         facing = facing.to(turns[0].dtype)  # float32, as attention on a CPU is
         facing = facing if self.norm_head is None else self.norm_head(facing)
         turned = rotate(facing, turns)  # (T, H + G, K)
@@ -119,6 +119,8 @@ def turns_of(rotation: Float[Tensor, "T 2 half"], n_head: int) -> Turns:
 
 def rotate(x: Float[Tensor, "T H K"], turns: Turns) -> Float[Tensor, "T H K"]:
     """Queries and keys turned by their positions' phases."""
+    if not torch.is_grad_enabled():
+        return _turned(x, *turns, 1.0)
     turned: Tensor = _Rotation.apply(x, *turns)  # type: ignore[no-untyped-call]
     return turned
 

@@ -39,6 +39,8 @@ def last_words(
         patch_id: the vocabulary's patch token.
     """
     patches = np.flatnonzero(ids == patch_id)
+    if not len(patches):
+        return Words(ids=patches, runs=patches, places=patches, of_patch=patches)
     text = ids < n_text
     counts = np.asarray(lengths, np.int64)
     ends = np.cumsum(counts)

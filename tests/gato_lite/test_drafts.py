@@ -10,7 +10,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from gato_lite.drafts import LEAST_SHARE, TRY_EVERY, Drafter
+from gato_lite.config import TokenSpec
+from gato_lite.drafts import LEAST_SHARE, LEAST_SHARE_ALONE, TRY_EVERY, Drafter
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.sequence import Tokens, concatenate, plain
@@ -71,6 +72,27 @@ def test_an_action_that_comes_again_takes_one_forward(gato: Gato) -> None:
     assert reads == [2 + 5]
     assert policy._slots[0].drafter.n_stood == 5
     assert policy._decoder.cursors.tolist() == twin._decoder.cursors.tolist()
+
+
+def test_an_action_is_guessed_where_the_window_is_one_timestep(gato: Gato) -> None:
+    spec = TokenSpec(history=1)
+    policy, twin = (
+        Policy(gato, spaces.Discrete(4), ARM, spec=spec, instruction="Go.", draft=draft) for draft in (True, False)
+    )  # fmt: skip
+    assert np.array_equal(policy.act(0), twin.act(0))  # which is the guess, and what is seen is the same again
+    reads = count_reads(policy)
+    assert np.array_equal(policy.act(0), twin.act(0))
+    assert reads == [1 + 5]
+    assert policy.window().ids.tolist() == twin.window().ids.tolist()
+
+
+def test_a_slot_alone_guesses_where_fewer_guesses_stand(gato: Gato) -> None:
+    alone, together = (Policy(gato, [spaces.Discrete(4)] * n, [ARM] * n)._slots[0].drafter for n in (1, 2))
+    for drafter in (alone, together):
+        drafter.finish([1, 2, 3])
+        drafter.share = (LEAST_SHARE + LEAST_SHARE_ALONE) / 2
+    assert alone.guess([], 9) == [1, 2]
+    assert together.guess([], 9) == []
 
 
 @pytest.mark.parametrize("guess", [[0, 0, 0], [1, 2, 1], None])

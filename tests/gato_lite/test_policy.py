@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from gato_lite import slots
 from gato_lite.config import TokenSpec
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
@@ -119,11 +120,13 @@ def hold_to_uncached(policy: Policy, uncached: Uncached) -> list[float]:
     return differences
 
 
+@pytest.mark.parametrize("short", [0, 6, slots.SHORT])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_the_cache_is_exact_through_many_overflows(
-    make: Callable[..., Gato], uncached: Uncached, temperature: float
+    make: Callable[..., Gato], uncached: Uncached, monkeypatch: pytest.MonkeyPatch, temperature: float, short: int
 ) -> None:
     """Slots of every kind in one policy, some of which sit out, begin anew, or change their task."""
+    monkeypatch.setattr(slots, "SHORT", short)
     gato = formats(make(context_length=40))
     names = [*TASKS, "grid", "reach"]
     fakes = [Fake(name, seed) for seed, name in enumerate(names)]
@@ -543,24 +546,60 @@ def test_the_model_is_left_as_it_was(make: Callable[..., Gato]) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in gato.state_dict().items())
 
 
-def test_one_forward_for_a_timestep_and_one_for_each_further_token(gato: Gato) -> None:
-    policy = Policy(gato, spaces.Discrete(4), spaces.Box(-1, 1, (3,)), draft=False)
+def count_reads(policy: Policy) -> list[int]:
+    """A list that fills with the number of tokens of each read, negative where whole documents are read."""
     reads: list[int] = []
     read, whole = policy._decoder.read, policy._decoder.read_documents
 
-    def counted(rows: Any, tokens: Any, counts: Any, wanted: Any) -> Any:
+    def counted(rows: Any, tokens: Any, *more: Any) -> Any:
         reads.append(len(tokens))
-        return read(rows, tokens, counts, wanted)
+        return read(rows, tokens, *more)
 
     def counted_whole(rows: Any, documents: Any) -> Any:
-        reads.append(-len(documents[0]))
+        reads.append(-sum(map(len, documents)))
         return whole(rows, documents)
 
     policy._decoder.read = counted  # type: ignore[method-assign]
     policy._decoder.read_documents = counted_whole  # type: ignore[method-assign]
+    return reads
+
+
+def test_one_forward_for_a_timestep_and_one_for_each_further_token(gato: Gato) -> None:
+    policy = Policy(gato, spaces.Discrete(4), spaces.Box(-1, 1, (3,)), draft=False)
+    reads = count_reads(policy)
     policy.act(0)
     policy.act(1)
-    assert reads == [-1, 1, 1, 2, 1, 1]
+    assert reads == [1, 1, 1, 2, 1, 1]
+
+
+def test_instruction_and_prompt_stay_read_where_timesteps_are_dropped(make: Callable[..., Gato]) -> None:
+    gato = make(context_length=64)
+    arguments: Any = {"spec": TokenSpec(history=1), "instruction": "Go.", "prompt": [[(1, 0), (2, 1)]]}
+    policy = Policy(gato, spaces.Discrete(4), spaces.Discrete(2), **arguments)
+    n_prefix = len(policy._slots[0].prefix)
+    reads = count_reads(policy)
+    for _ in range(4):
+        policy.act(3)
+    assert n_prefix > 3
+    assert reads == [n_prefix + 1, 1, 1, 1]
+
+
+def test_an_episode_begins_in_the_forward_in_which_others_go_on(gato: Gato) -> None:
+    policy = Policy(gato, [spaces.Discrete(4)] * 3, [spaces.Discrete(2)] * 3, instruction="Go.")
+    n_prefix = len(policy._slots[0].prefix)
+    reads = count_reads(policy)
+    policy.act([0, 1, 2])
+    policy.reset([False, True, False])
+    policy.act([0, 1, 2])
+    assert reads == [3 * (n_prefix + 1), 2 + n_prefix + 1 + 2]
+
+
+def test_a_long_window_is_read_as_a_whole(make: Callable[..., Gato]) -> None:
+    policy = Policy(make(context_length=400), spaces.Discrete(4), spaces.Discrete(2))
+    reads = count_reads(policy)
+    for _ in range(201):
+        policy.act(3)
+    assert reads == [1, *[2] * 199, -(2 * 99 + 1)]
 
 
 def test_the_last_token_of_a_text_action_costs_no_forward_of_its_own(gato: Gato) -> None:
@@ -577,7 +616,7 @@ def test_the_last_token_of_a_text_action_costs_no_forward_of_its_own(gato: Gato)
     n_first = len(
         split(plain(policy.window().ids[1:]), np.ones(len(policy.window()) - 1, int), patch_id=-1, chunk_id=-1)
     )
-    assert len(rows) == n_first - 1
+    assert len(rows) == n_first
 
 
 def test_an_observation_space_without_values_is_refused(gato: Gato) -> None:
