@@ -31,6 +31,8 @@ from gato_lite.words import Words, last_run
 
 CALL_WORTH: Final = 64
 """Positions of padding that cost a row less than an attention call of its own."""
+SHORT: Final = 64
+"""Most tokens of a row, of its window's beginning too, that a CPU had better read together with other rows' few."""
 PASS: Final = 2048
 """Tokens of whole documents that a CPU reads at once: what a layer makes of more does not stay in its caches."""
 
@@ -89,6 +91,8 @@ class Decoder:
         self._causal: dict[int, Tensor] = {}
         """By n, (n, C): what each of the last n of C tokens may see."""
         self._fixed = FixedReads(gato, self._keys, self._values, self._vectors) if fixed else None
+        self.short = MOST_NEW if fixed else SHORT
+        """Tokens of a row beyond which `read_documents` is the better way to read a window from its start."""
 
     @torch.inference_mode()
     def read_documents(self, rows: Sequence[int], documents: Sequence[Tokens]) -> Float[Tensor, "n D"]:

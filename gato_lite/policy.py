@@ -263,16 +263,17 @@ class Policy:
         news: list[Tokens] = []
         counts: list[int] = []
         wanted: list[int] = []
+        context_length = self._decoder.context_length
         for index in rows:
             slot, held = self._slots[index], int(self._decoder.cursors[index])
-            kept, new = slot.news(self.gato.vocabulary, held, self._decoder.context_length, observed=observed)
+            kept, new = slot.news(self.gato.vocabulary, held, context_length, self._decoder.short, observed=observed)
             if new is None:
                 begun.append(index)
                 continue
             self._decoder.rewind(index, held - kept)
             n_new = sum(map(len, new))
             if self._drafts and slot.language.ranges is not None:
-                slot.draft = slot.drafter.guess(slot.timesteps[-1].action, self._decoder.context_length - kept - n_new)
+                slot.draft = slot.drafter.guess(slot.timesteps[-1].action, context_length - kept - n_new)
             going.append(index)
             news += [*new, plain(slot.draft)] if slot.draft else new
             counts.append(n_new + len(slot.draft))

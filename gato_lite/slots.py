@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ Observation = Any  # Any: whatever the environment's observation space holds
 Action = Any  # Any: whatever its action space holds
 Demonstration = Sequence[tuple[Observation, Action]]
 """The timesteps of one episode."""
-
-SHORT: Final = 64
-"""Most tokens of a window, or of its timesteps, that are read together with what is new in other slots."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ class Slot:
         return history is not None and len(self.timesteps) > history
 
     def news(
-        self, vocabulary: Vocabulary, held: int, context_length: int, *, observed: bool
+        self, vocabulary: Vocabulary, held: int, context_length: int, short: int, *, observed: bool
     ) -> tuple[int, list[Tokens] | None]:
         """What is to be read before the next choice: what is new, or a window from its start.
 
@@ -152,11 +149,12 @@ class Slot:
             vocabulary: of the model.
             held: tokens of the slot in the cache.
             context_length: tokens that it has room for.
+            short: most tokens of a window that are read after what the cache holds, with what is new in other slots.
             observed: whether the last timestep's observation is new.
 
         Returns:
-            How many of the tokens in the cache stay, and what is read after them; None where that is so long that the
-            whole window is better read alone.
+            How many of the tokens in the cache stay, and what is read after them; None where that is more than `short`,
+            and the whole window is to be read.
         """
         new, self.unread = [plain(self.unread)], []
         if observed:
@@ -168,7 +166,7 @@ class Slot:
             self.drop_older((context_length - kept) // 2)
         window = window_tokens(self.timesteps, vocabulary)
         window = window if held else [self.prefix, *window]
-        is_short = sum(map(len, window)) <= min(SHORT, context_length - kept)
+        is_short = sum(map(len, window)) <= min(short, context_length - kept)
         return kept, window if is_short else None
 
     def drop_older(self, budget: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from gato_lite import slots
+from gato_lite.cache import SHORT
 from gato_lite.config import TokenSpec
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
@@ -120,13 +120,12 @@ def hold_to_uncached(policy: Policy, uncached: Uncached) -> list[float]:
     return differences
 
 
-@pytest.mark.parametrize("short", [0, 6, slots.SHORT])
+@pytest.mark.parametrize("short", [0, 6, SHORT])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_the_cache_is_exact_through_many_overflows(
-    make: Callable[..., Gato], uncached: Uncached, monkeypatch: pytest.MonkeyPatch, temperature: float, short: int
+    make: Callable[..., Gato], uncached: Uncached, temperature: float, short: int
 ) -> None:
     """Slots of every kind in one policy, some of which sit out, begin anew, or change their task."""
-    monkeypatch.setattr(slots, "SHORT", short)
     gato = formats(make(context_length=40))
     names = [*TASKS, "grid", "reach"]
     fakes = [Fake(name, seed) for seed, name in enumerate(names)]
@@ -137,6 +136,7 @@ def test_the_cache_is_exact_through_many_overflows(
         task=names,
         temperature=temperature,
     )
+    policy._decoder.short = short
     differences = hold_to_uncached(policy, uncached)
     generator = np.random.default_rng(1)
     overflows = np.zeros(len(names), int)
