@@ -67,8 +67,8 @@ class _CrossEntropy(torch.autograd.Function):
         products = room if same else torch.empty_like(room, dtype=dtype)
         summed = torch.zeros((), dtype=table.dtype, device=table.device)
         losses: list[Tensor] = []
-        of_states = torch.empty_like(states, dtype=dtype) if learnt else None
-        of_table = torch.zeros_like(table) if learnt else None
+        of_states = states.new_empty((len(states) if learnt else 0, states.shape[1]), dtype=dtype)
+        of_table = torch.zeros_like(table if learnt else table[:0])
         for start in range(0, len(states), at_once):
             some = states[start : start + at_once].to(dtype)
             right = classes[start : start + at_once, None]
@@ -88,12 +88,12 @@ class _CrossEntropy(torch.autograd.Function):
             else:
                 summed += found.sum()
                 chances[:n].scatter_add_(1, right, torch.full_like(found, -1.0))
-            if of_states is not None and of_table is not None:
+            if learnt:
                 chances[n:] = 0.0
                 slope = chances if same else product.copy_(chances)  # (r, V)
                 torch.mm(slope, vectors, out=of_states[start : start + at_once])
                 of_table += slope.T @ some
-        if of_states is not None and of_table is not None:
+        if learnt:
             ctx.save_for_backward(of_states.to(states.dtype), of_table)
         each = torch.cat(losses)
         ctx.mark_non_differentiable(each)

@@ -253,12 +253,13 @@ class Policy:
         )
 
     def _read(self, rows: Sequence[int], *, observed: bool) -> torch.Tensor:
-        """Reads each row's unread action tokens, its new observation where `observed`, and a draft of what may follow.
+        """Reads each row's unread action tokens, its new observation where `observed`, and a draft of what may follow;
+        where its window begins anew, all of it after what stays in the cache.
 
         Returns:
             (n, D) hidden states, row after row: the one before each draft token and the one after the last.
         """
-        begun: list[int] = []
+        whole: list[int] = []
         going: list[int] = []
         news: list[Tokens] = []
         counts: list[int] = []
@@ -268,7 +269,7 @@ class Policy:
             slot, held = self._slots[index], int(self._decoder.cursors[index])
             kept, new = slot.news(self.gato.vocabulary, held, context_length, self._decoder.short, observed=observed)
             if new is None:
-                begun.append(index)
+                whole.append(index)
                 continue
             self._decoder.rewind(index, held - kept)
             n_new = sum(map(len, new))
@@ -278,9 +279,9 @@ class Policy:
             news += [*new, plain(slot.draft)] if slot.draft else new
             counts.append(n_new + len(slot.draft))
             wanted.append(len(slot.draft) + 1)
-        if not begun:
+        if not whole:
             return self._decoder.read(going, concatenate(news), counts, wanted)
-        hidden = dict(zip(begun, torch.split(self._read_windows(begun), 1), strict=True))
+        hidden = dict(zip(whole, torch.split(self._read_windows(whole), 1), strict=True))
         if going:
             states = self._decoder.read(going, concatenate(news), counts, wanted)
             hidden.update(zip(going, torch.split(states, wanted), strict=True))

@@ -196,9 +196,11 @@ def split(tokens: Tokens, lengths: npt.NDArray[np.int64], *, patch_id: int, chun
         patch_id: the vocabulary's patch token.
         chunk_id: the vocabulary's chunk token.
     """
+    if len(lengths) == 1:
+        return [tokens]
     ends = offsets_of(lengths)
-    patch_ends = offsets_of(tokens.ids == patch_id)[ends]
-    chunk_ends = offsets_of(tokens.ids == chunk_id)[ends]
+    patch_ends = np.flatnonzero(tokens.ids == patch_id).searchsorted(ends)
+    chunk_ends = np.flatnonzero(tokens.ids == chunk_id).searchsorted(ends)
     pixel_ends = offsets_of(tokens.patch_shapes.astype(np.int64).prod(1))[patch_ends]
     bounds = np.stack([ends, patch_ends, chunk_ends, pixel_ends], 1).tolist()  # plain numbers slice faster
     return [

@@ -140,10 +140,10 @@ class Slot:
     def news(
         self, vocabulary: Vocabulary, held: int, context_length: int, short: int, *, observed: bool
     ) -> tuple[int, list[Tokens] | None]:
-        """What is to be read before the next choice: what is new, or a window from its start.
+        """Takes what is to be read before the next choice: what is new, or a window from its start.
 
-        A window begins where an episode does, and where its older half is dropped: then instruction and prompt stay in
-        the cache as they were read.
+        A window begins where an episode does, and where its older half has to be dropped, which is done here: then
+        instruction and prompt stay in the cache as they were read.
 
         Args:
             vocabulary: of the model.
@@ -156,16 +156,18 @@ class Slot:
             How many of the tokens in the cache stay, and what is read after them; None where that is more than `short`,
             and the whole window is to be read.
         """
-        new, self.unread = [plain(self.unread)], []
-        if observed:
-            new.append(self.timesteps[-1].tokens(vocabulary, first=False))
-        if held and held + sum(map(len, new)) <= context_length and not (observed and self.is_full):
-            return held, new
-        kept = len(self.prefix) if held else 0
+        unread, self.unread = self.unread, []
+        if held and not self.is_full:
+            new = [plain(unread)]
+            if observed:
+                new.append(self.timesteps[-1].tokens(vocabulary, first=False))
+            if held + sum(map(len, new)) <= context_length:
+                return held, new
+        kept, before = 0, [self.prefix]
         if held:
+            kept, before = len(self.prefix), []
             self.drop_older((context_length - kept) // 2)
-        window = window_tokens(self.timesteps, vocabulary)
-        window = window if held else [self.prefix, *window]
+        window = [*before, *window_tokens(self.timesteps, vocabulary)]
         is_short = sum(map(len, window)) <= min(short, context_length - kept)
         return kept, window if is_short else None
 

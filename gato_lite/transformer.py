@@ -119,7 +119,7 @@ def turns_of(rotation: Float[Tensor, "T 2 half"], n_head: int) -> Turns:
 
 def rotate(x: Float[Tensor, "T H K"], turns: Turns) -> Float[Tensor, "T H K"]:
     """Queries and keys turned by their positions' phases."""
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled():  # a function of autograd's costs acting as much as the turning itself
         return _turned(x, *turns, 1.0)
     turned: Tensor = _Rotation.apply(x, *turns)  # type: ignore[no-untyped-call]
     return turned

@@ -22,7 +22,7 @@ from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
 Steps = int | npt.NDArray[np.int64]
-"""A timestep, or several; numbers of them count from the first of a part."""
+"""A timestep, or several, each by its number among all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ class EpisodeTokens:
         return offsets_of(~self.repeats)[self.steps]
 
     @functools.cached_property
-    def repeated(self) -> npt.NDArray[np.int64]:
-        """(S,) repeats in each timestep: tokens that it has more of where a window begins with it."""
-        return np.diff(self.steps) - np.diff(self.lengths)
+    def begins(self) -> npt.NDArray[np.int64]:
+        """(S,) what the running count is taken from in a window that begins with each timestep, repeats and all."""
+        return self.lengths[1:] - np.diff(self.steps)
 
     @functools.cached_property
     def is_uniform(self) -> bool:
@@ -83,13 +83,12 @@ class EpisodeTokens:
         return int(np.diff(self.steps).max(initial=0))
 
     def window_length(self, first: Steps, last: Steps) -> npt.NDArray[np.int64]:
-        """Tokens in the windows of timesteps [first, last), of which none is empty; numbers or arrays of them."""
-        return np.asarray(self.lengths[last] - self.lengths[first] + self.repeated[first])
+        """Tokens in the windows of timesteps [first, last), each of at least one; numbers or arrays of them."""
+        return np.asarray(self.lengths[last] - self.begins[first])
 
     def last_within(self, first: Steps, stop: Steps, budget: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Largest `last` ≤ `stop` for which the window [first, last) has at most `budget` tokens; may be `first`."""
-        limit = self.lengths[first] + budget - self.repeated[first]
-        within = self.lengths.searchsorted(limit, side="right") - 1
+        within = self.lengths.searchsorted(self.begins[first] + budget, side="right") - 1
         return np.minimum(np.maximum(within, first), stop)
 
     def window(self, first: int, last: int) -> tuple[Tokens, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:

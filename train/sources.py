@@ -133,7 +133,7 @@ class ControlSource:
             )
         first, last, rows = self._choose(generator.random((n, 6)), budget)
         is_there = last > first  # (n, 3)
-        lengths = np.where(is_there, self._tokens.window_length(first, np.maximum(last, first)), 0).sum(1)
+        lengths = (self._tokens.window_length(first, last) * is_there).sum(1)
         tokens, target, labels = self._tokens.windows(first[is_there], last[is_there])
         vocabulary = self._tokens.vocabulary
         runs = split(tokens, lengths, patch_id=vocabulary.patch, chunk_id=vocabulary.chunk)
@@ -157,8 +157,8 @@ class ControlSource:
         """The windows of n documents: instruction, prompt if any, and episode.
 
         Args:
-            chances: (n, 6) numbers in [0, 1) for each: episode, whether there is a prompt, its episode, its two, and
-                the start.
+            chances: (n, 6) numbers in [0, 1) for each: episode, whether there is a prompt, its episode, whether it is
+                that one's end, else where in it the prompt begins, and where the window does.
             budget: tokens that may follow the instruction.
 
         Returns:
@@ -166,26 +166,24 @@ class ControlSource:
             episodes that each document is made of, that of its prompt first.
         """
         n_episodes = len(self._episodes) - 1
-        first, last = np.zeros((2, len(chances), 3), np.int64)
-        last[:, 0] = len(self.instruction) > 0
         index = (chances[:, 0] * n_episodes).astype(np.int64)
-        other = index.copy()
-        rest = np.full(len(chances), budget)
-        prompted = np.flatnonzero(chances[:, 1] < PROMPT_SHARE) if n_episodes > 1 else np.zeros(0, np.int64)
-        if len(prompted):
-            _, _, at, end, start, _ = chances[prompted].T
-            other[prompted] = (index[prompted] + 1 + (at * (n_episodes - 1)).astype(np.int64)) % n_episodes
-            first[prompted, 1], last[prompted, 1] = self._prompt(end, start, other[prompted], budget // 2)
-            prompted = prompted[last[prompted, 1] > first[prompted, 1]]
-            rest[prompted] -= self._tokens.window_length(first[prompted, 1], last[prompted, 1])
-        first[:, 2], last[:, 2] = self._window(chances[:, 5], index, rest)
-        alone = np.flatnonzero(last[:, 2] == first[:, 2])  # beside a prompt there may be no room for a long timestep
-        if len(alone):
-            last[alone, 1] = first[alone, 1]
-            first[alone, 2], last[alone, 2] = self._window(chances[alone, 5], index[alone], budget)
-        has_prompt = (last[:, 1] > first[:, 1]).tolist()
-        made_of = zip(has_prompt, other.tolist(), index.tolist(), strict=True)
-        return first, last, [(begun, shown) if both else (shown,) for both, begun, shown in made_of]
+        first, last = np.zeros((2, len(index), 3), np.int64)
+        last[:, 0] = len(self.instruction) > 0
+        first[:, 2], last[:, 2] = self._window(chances[:, 5], index, budget)
+        rows: list[tuple[int, ...]] = [(episode,) for episode in index.tolist()]
+        asked = np.flatnonzero(chances[:, 1] < PROMPT_SHARE)
+        if len(asked) and n_episodes > 1:
+            _, _, of_other, of_end, of_prompt, of_window = chances[asked].T
+            other = (index[asked] + 1 + (of_other * (n_episodes - 1)).astype(np.int64)) % n_episodes
+            begin, end = self._prompt(of_end, of_prompt, other, budget // 2)
+            start, stop = self._window(of_window, index[asked], budget - self._tokens.window_length(begin, end))
+            fits = (end > begin) & (stop > start)  # beside a prompt there may be no room for a long timestep
+            both = asked[fits]
+            first[both, 1], last[both, 1] = begin[fits], end[fits]
+            first[both, 2], last[both, 2] = start[fits], stop[fits]
+            for document, episode in zip(both.tolist(), other[fits].tolist(), strict=True):
+                rows[document] = (episode, *rows[document])
+        return first, last, rows
 
     def _window(
         self, chances: npt.NDArray[np.float64], index: npt.NDArray[np.int64], budget: int | npt.NDArray[np.int64]
@@ -212,16 +210,14 @@ class ControlSource:
     ) -> _Windows:
         """Stretches of episodes: half of the time their end, else anywhere (GATO section 2.2)."""
         start, stop = self._episodes[index], self._episodes[index + 1]
-        first = np.where(end < 0.5, start, start + (chances * (stop - start)).astype(np.int64))
-        if self.spec.history is not None:
-            first = np.where(end < 0.5, np.maximum(start, stop - self.spec.history), first)
+        anywhere = start + (chances * (stop - start)).astype(np.int64)
         # Of an end, the earliest start from which it still fits.
-        lengths = self._tokens.lengths
-        long = (end < 0.5) & (self._tokens.last_within(first, stop, budget) < stop)
-        fits = lengths.searchsorted(lengths[stop] - budget, side="left")
-        first = np.where(long, np.minimum(np.maximum(first, fits), stop - 1), first)
-        while (long := long & (first < stop - 1) & (self._tokens.window_length(first, stop) > budget)).any():
-            first = first + long
+        lengths, history = self._tokens.lengths, self.spec.history
+        earliest = start if history is None else np.maximum(start, stop - history)
+        at_end = np.minimum(np.maximum(earliest, lengths.searchsorted(lengths[stop] - budget)), stop - 1)
+        while (over := (at_end < stop - 1) & (self._tokens.window_length(at_end, stop) > budget)).any():
+            at_end = at_end + over  # with what its first timestep repeats
+        first = np.where(end < 0.5, at_end, anywhere)
         return first, self._last(first, stop, budget)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from gato_lite.attention import attend
 from gato_lite.config import GatoConfig
 from gato_lite.model import Gato
+from gato_lite.policy import Policy
 from gato_lite.sequence import Tokens
 from gato_lite.tokenizers.vocabulary import Vocabulary
 
@@ -60,3 +62,26 @@ def uncached() -> Callable[[Gato, Tokens], torch.Tensor]:
         return hidden[-1]
 
     return last_hidden
+
+
+@pytest.fixture(scope="session")
+def count_reads() -> Callable[[Policy], list[int]]:
+    """Makes a list that fills with the number of tokens of each read of a policy, negative of whole documents."""
+
+    def counting(policy: Policy) -> list[int]:
+        reads: list[int] = []
+        read, whole = policy._decoder.read, policy._decoder.read_documents
+
+        def counted(rows: Any, tokens: Any, *more: Any) -> torch.Tensor:
+            reads.append(len(tokens))
+            return read(rows, tokens, *more)
+
+        def counted_whole(rows: Any, documents: Any) -> torch.Tensor:
+            reads.append(-sum(map(len, documents)))
+            return whole(rows, documents)
+
+        policy._decoder.read = counted  # type: ignore[method-assign]
+        policy._decoder.read_documents = counted_whole  # type: ignore[method-assign]
+        return reads
+
+    return counting

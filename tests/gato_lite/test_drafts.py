@@ -16,26 +16,17 @@ from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.sequence import Tokens, concatenate, plain
 
+CountReads = Callable[[Policy], list[int]]
+
 ARM = spaces.Box(-1, 1, (6,))
 MANY = spaces.MultiDiscrete([5, 3, 1500])
 SPACES: list[Any] = [ARM, spaces.Discrete(3), MANY, ARM, spaces.Text(3, min_length=0)]
 
 
-def count_reads(policy: Policy) -> list[int]:
-    """A list that fills with the number of tokens of each read."""
-    reads: list[int] = []
-    read = policy._decoder.read
-
-    def counted(rows: Any, tokens: Any, counts: Any, wanted: Any = None) -> torch.Tensor:
-        reads.append(len(tokens))
-        return read(rows, tokens, counts, wanted)
-
-    policy._decoder.read = counted  # type: ignore[method-assign]
-    return reads
-
-
 @pytest.mark.parametrize("context_length", [23, 200])
-def test_greedy_actions_are_the_same_through_overflows(make: Callable[..., Gato], context_length: int) -> None:
+def test_greedy_actions_are_the_same_through_overflows(
+    make: Callable[..., Gato], count_reads: CountReads, context_length: int
+) -> None:
     gato = make(context_length=context_length)
     with_drafts, without = (
         Policy(gato, [spaces.Discrete(4)] * 5, SPACES, draft=draft) for draft in (True, False)
@@ -61,7 +52,7 @@ def test_greedy_actions_are_the_same_through_overflows(make: Callable[..., Gato]
     assert len(reads) <= len(reads_without)
 
 
-def test_an_action_that_comes_again_takes_one_forward(gato: Gato) -> None:
+def test_an_action_that_comes_again_takes_one_forward(gato: Gato, count_reads: CountReads) -> None:
     policy = Policy(gato, spaces.Discrete(4), ARM)
     twin = Policy(gato, spaces.Discrete(4), ARM)
     policy.act(0)
@@ -74,7 +65,7 @@ def test_an_action_that_comes_again_takes_one_forward(gato: Gato) -> None:
     assert policy._decoder.cursors.tolist() == twin._decoder.cursors.tolist()
 
 
-def test_an_action_is_guessed_where_the_window_is_one_timestep(gato: Gato) -> None:
+def test_an_action_is_guessed_where_the_window_is_one_timestep(gato: Gato, count_reads: CountReads) -> None:
     spec = TokenSpec(history=1)
     policy, twin = (
         Policy(gato, spaces.Discrete(4), ARM, spec=spec, instruction="Go.", draft=draft) for draft in (True, False)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from gato_lite.cache import SHORT
+from gato_lite.cache import SHORT, Decoder
 from gato_lite.config import TokenSpec
+from gato_lite.fixed_reads import MOST_NEW
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.run import task_format
@@ -22,6 +23,7 @@ from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.train.episodes import tokenise_episodes
 
 Uncached = Callable[[Gato, Tokens], torch.Tensor]
+CountReads = Callable[[Policy], list[int]]
 
 GRID = spaces.Dict(
     direction=spaces.Discrete(4), image=spaces.Box(0, 255, (7, 7, 3), np.uint8), mission=FreeText()
@@ -214,6 +216,23 @@ def test_half_of_the_context_is_kept(make: Callable[..., Gato]) -> None:
     assert kept[:8] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert kept[8:13] == [4, 5, 6, 7, 8]
     assert set(kept[8:]) == {4, 5, 6, 7, 8}
+
+
+def test_half_of_the_room_after_the_instruction_is_kept(make: Callable[..., Gato]) -> None:
+    policy = Policy(make(context_length=24), spaces.Discrete(4), spaces.Discrete(2), instruction="Go.")
+    room = 24 - len(policy._slots[0].prefix)
+    assert (room // 2 + 1) // 2 < (24 // 2 + 1) // 2
+    kept = []
+    for step in range(40):
+        policy.act(step % 4)
+        kept.append(len(policy._slots[0].timesteps))
+    assert min(kept[room // 2 + 1 :]) == (room // 2 + 1) // 2  # two tokens each, the last without its action
+
+
+def test_an_action_that_outgrows_the_context(make: Callable[..., Gato]) -> None:
+    policy = Policy(make(context_length=16), spaces.Discrete(4), spaces.MultiDiscrete([2] * 30), draft=False)
+    with pytest.raises(ValueError, match="one timestep of slot 0 is 17 tokens and 0 come before it"):
+        policy.act(1)
 
 
 @pytest.mark.parametrize("history, counts", [(1, [1] * 6), (2, [1, 2, 1, 2, 1, 2]), (4, [1, 2, 3, 4, 2, 3, 4, 2])])
@@ -546,25 +565,7 @@ def test_the_model_is_left_as_it_was(make: Callable[..., Gato]) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in gato.state_dict().items())
 
 
-def count_reads(policy: Policy) -> list[int]:
-    """A list that fills with the number of tokens of each read, negative where whole documents are read."""
-    reads: list[int] = []
-    read, whole = policy._decoder.read, policy._decoder.read_documents
-
-    def counted(rows: Any, tokens: Any, *more: Any) -> Any:
-        reads.append(len(tokens))
-        return read(rows, tokens, *more)
-
-    def counted_whole(rows: Any, documents: Any) -> Any:
-        reads.append(-sum(map(len, documents)))
-        return whole(rows, documents)
-
-    policy._decoder.read = counted  # type: ignore[method-assign]
-    policy._decoder.read_documents = counted_whole  # type: ignore[method-assign]
-    return reads
-
-
-def test_one_forward_for_a_timestep_and_one_for_each_further_token(gato: Gato) -> None:
+def test_one_forward_for_a_timestep_and_one_for_each_further_token(gato: Gato, count_reads: CountReads) -> None:
     policy = Policy(gato, spaces.Discrete(4), spaces.Box(-1, 1, (3,)), draft=False)
     reads = count_reads(policy)
     policy.act(0)
@@ -572,7 +573,9 @@ def test_one_forward_for_a_timestep_and_one_for_each_further_token(gato: Gato) -
     assert reads == [1, 1, 1, 2, 1, 1]
 
 
-def test_instruction_and_prompt_stay_read_where_timesteps_are_dropped(make: Callable[..., Gato]) -> None:
+def test_instruction_and_prompt_stay_read_where_timesteps_are_dropped(
+    make: Callable[..., Gato], count_reads: CountReads
+) -> None:
     gato = make(context_length=64)
     arguments: Any = {"spec": TokenSpec(history=1), "instruction": "Go.", "prompt": [[(1, 0), (2, 1)]]}
     policy = Policy(gato, spaces.Discrete(4), spaces.Discrete(2), **arguments)
@@ -584,7 +587,7 @@ def test_instruction_and_prompt_stay_read_where_timesteps_are_dropped(make: Call
     assert reads == [n_prefix + 1, 1, 1, 1]
 
 
-def test_an_episode_begins_in_the_forward_in_which_others_go_on(gato: Gato) -> None:
+def test_an_episode_begins_in_the_forward_in_which_others_go_on(gato: Gato, count_reads: CountReads) -> None:
     policy = Policy(gato, [spaces.Discrete(4)] * 3, [spaces.Discrete(2)] * 3, instruction="Go.")
     n_prefix = len(policy._slots[0].prefix)
     reads = count_reads(policy)
@@ -594,7 +597,20 @@ def test_an_episode_begins_in_the_forward_in_which_others_go_on(gato: Gato) -> N
     assert reads == [3 * (n_prefix + 1), 2 + n_prefix + 1 + 2]
 
 
-def test_a_long_window_is_read_as_a_whole(make: Callable[..., Gato]) -> None:
+def test_an_episode_that_begins_leaves_others_their_fixed_shapes(gato: Gato, count_reads: CountReads) -> None:
+    instruction = "Go to the door, then pick up the ball and put it down beside the box."
+    policy = Policy(gato, [spaces.Discrete(4)] * 3, [spaces.Discrete(2)] * 3, instruction=instruction)
+    policy._decoder = Decoder(gato, 3, fixed=True)
+    n_begun = len(policy._slots[0].prefix) + 1
+    reads = count_reads(policy)
+    policy.act([0, 1, 2])
+    policy.reset([False, True, False])
+    policy.act([0, 1, 2])
+    assert MOST_NEW < n_begun <= SHORT
+    assert reads == [-3 * n_begun, -n_begun, 2 * 2]
+
+
+def test_a_long_window_is_read_as_a_whole(make: Callable[..., Gato], count_reads: CountReads) -> None:
     policy = Policy(make(context_length=400), spaces.Discrete(4), spaces.Discrete(2))
     reads = count_reads(policy)
     for _ in range(201):

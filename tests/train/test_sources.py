@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -201,9 +200,8 @@ class TestControl:
     def test_counts(self, corridor: Dataset, vocabulary: Vocabulary) -> None:
         source = ControlSource(corridor, vocabulary)
         assert source.n_episodes == 40
-        episodes = itertools.pairwise(source._episodes.tolist())
         tokens = source._tokens
-        assert source.n_tokens == sum(tokens.window_length(*pair) - int(tokens.repeated[pair[0]]) for pair in episodes)
+        assert source.n_tokens == int((~tokens.repeats).sum()) - len(source.instruction)
         assert 20 < mean_length(source, 60) <= 60
 
     def test_a_value_that_does_not_fit_its_space_is_named(self, vocabulary: Vocabulary, tmp_path: Any) -> None:
@@ -295,3 +293,61 @@ def test_a_dataset_of_two_episodes_prompts_with_the_other(vocabulary: Vocabulary
     for ids in prompted:
         seen = ids[ids != vocabulary.separator][::2]
         assert {int(seen[0]), int(seen[-1])} == {zero, one}
+
+
+def longest_window(source: ControlSource, first: int, stop: int, budget: int) -> range:
+    """The longest window of timesteps from `first` that fits, tried one timestep after another."""
+    last, most = first, stop if source.spec.history is None else min(stop, first + source.spec.history)
+    while last < most and source._tokens.window_length(first, last + 1) <= budget:
+        last += 1
+    return range(first, last)
+
+
+def one_by_one(source: ControlSource, chances: list[float], budget: int) -> tuple[list[range], tuple[int, ...]]:
+    """The windows of a document after its instruction, and its episodes: what `ControlSource` says, in plain steps."""
+    episodes, history = source._episodes.tolist(), source.spec.history or 10**9
+    shown = int(chances[0] * source.n_episodes)
+    start, stop = episodes[shown : shown + 2]
+
+    def window(room: int) -> range:
+        whole = longest_window(source, start, stop, room)
+        if whole.stop == stop:
+            return whole
+        earliest = start - len(whole) // 2
+        return longest_window(source, max(start, earliest + int(chances[5] * (stop - earliest))), stop, room)
+
+    if chances[1] < PROMPT_SHARE and source.n_episodes > 1:
+        other = (shown + 1 + int(chances[2] * (source.n_episodes - 1))) % source.n_episodes
+        begin, end = episodes[other : other + 2]
+        ends = [
+            first
+            for first in range(max(begin, end - history), end)
+            if source._tokens.window_length(first, end) <= budget // 2 or first == end - 1
+        ]
+        first = ends[0] if chances[3] < 0.5 else begin + int(chances[4] * (end - begin))
+        prompt = longest_window(source, first, end, budget // 2)
+        beside = window(budget - int(source._tokens.window_length(first, prompt.stop))) if prompt else prompt
+        if beside:
+            return [prompt, beside], (other, shown)
+    return [window(budget)], (shown,)
+
+
+@pytest.mark.parametrize("history", [None, 1, 3])
+@pytest.mark.parametrize("name", ["corridor", "talk"])
+def test_documents_drawn_together_are_those_drawn_one_by_one(
+    corridor: Dataset, vocabulary: Vocabulary, tmp_path: Path, name: str, history: int | None
+) -> None:
+    dataset = Dataset.open(corridor.path)
+    if name == "talk":
+        dataset = gato_lite.record(Talk(), lambda _: 0, episodes=3, out=tmp_path / "talk", seed=0, name="talk")
+    dataset.info = msgspec.structs.replace(dataset.info, spec=dataclasses.replace(dataset.info.spec, history=history))
+    source = ControlSource(dataset, vocabulary)
+    n_instruction = len(source.instruction)
+    for more in (0, 5, 20, 60):
+        budget = source._longest + more
+        chances = np.random.default_rng(more).random((300, 6)).tolist()
+        for document, numbers in zip(draws(source, 300, n_instruction + budget, more), chances, strict=True):
+            windows, rows = one_by_one(source, numbers, budget)
+            parts = [source._tokens.window(window.start, window.stop)[0].ids for window in windows]
+            assert document.tokens.ids.tolist() == np.concatenate([source.instruction.ids, *parts]).tolist()
+            assert document.rows == rows

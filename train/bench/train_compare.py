@@ -167,7 +167,7 @@ def measure_threads(
     """One thread beside two, on one stream and the same documents dealt to two shards. Leaves torch with one thread."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     peaks: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for n, shards in ((1, one), (2, two)):
             torch.set_num_threads(n)
             peak = matmul_peak(gato.device, 0.2, precision)
@@ -178,9 +178,8 @@ def measure_threads(
                 start = time.perf_counter()
                 step()
                 taken = time.perf_counter() - start
-            if turn:
-                seconds[n].append(taken)
-                peaks[n].append(peak)
+            seconds[n].append(taken)
+            peaks[n].append(peak)
     torch.set_num_threads(1)
     steps = np.array(seconds[1]) / np.array(seconds[2])
     matmuls = np.array(peaks[2]) / np.array(peaks[1])
