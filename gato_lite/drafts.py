@@ -11,30 +11,33 @@ is certain, accepts it with the probability that the model gives it and else dra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-LEAST_SHARE: Final = 0.4
-"""Share of guessed tokens that must have stood lately for guesses to pay, where slots share forwards."""
-LEAST_SHARE_ALONE: Final = 0.15
+WORTH: Final = 0.1
+"""Chance to stand, with all before it, from which on guessing a token costs less than it saves."""
+LEAST_CHANCE: Final = 0.7
+"""Chance to stand from which on a slot guesses that shares forwards: where its guess fails, others wait for it."""
+LEAST_CHANCE_ALONE: Final = WORTH
 """The same of a single slot, whose forward waits for the weights and takes a few tokens more for little."""
 TRY_EVERY: Final = 16
-"""Actions after which a slot whose guesses do not pay tries one again."""
-WEIGHT: Final = 0.1
-"""Of the newest guess in the share."""
+"""Actions after which a slot whose guesses do not pay tries one again, of a whole action."""
+WEIGHT: Final = 0.03
+"""Of the newest token in the chance."""
 
 
 @dataclass
 class Drafter:
     """The guesses of one slot."""
 
-    least_share: float = LEAST_SHARE
-    """Share of guessed tokens that must have stood lately."""
+    least_chance: float = LEAST_CHANCE
+    """Chance below which it does not guess."""
     previous: list[int] = field(default_factory=list)
     """Tokens of the last action."""
-    share: float = 0.5
-    """Running mean of the share of guessed tokens that stood."""
+    chance: float = 0.8
+    """That a guessed token stands where those before it do: a running mean."""
     n_quiet: int = 0
     """Actions since the last guess."""
     n_guessed: int = 0
@@ -44,12 +47,17 @@ class Drafter:
 
     def guess(self, chosen: Sequence[int], room: int) -> list[int]:
         """Tokens that may follow `chosen`, at most `room`; never the last, which is not read with its action."""
-        worth = self.share >= self.least_share or self.n_quiet >= TRY_EVERY
-        return self.previous[len(chosen) : -1][:room] if worth else []
+        if self.chance >= self.least_chance:
+            room = min(room, max(1, int(math.log(WORTH, min(self.chance, 0.99)))))  # chance ** n is WORTH
+        elif self.n_quiet < TRY_EVERY:
+            return []
+        return self.previous[len(chosen) : -1][:room]
 
     def record(self, n_guessed: int, n_stood: int) -> None:
-        """Learns how many of the guessed tokens stood."""
-        self.share += WEIGHT * (n_stood / n_guessed - self.share)
+        """Learns how many of the guessed tokens stood, the first ones."""
+        self.chance = 1.0 - (1.0 - self.chance) * (1.0 - WEIGHT) ** n_stood
+        if n_stood < n_guessed:
+            self.chance *= 1.0 - WEIGHT
         self.n_guessed += n_guessed
         self.n_stood += n_stood
         self.n_quiet = 0

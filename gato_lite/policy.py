@@ -28,7 +28,7 @@ from gymnasium.vector.utils import concatenate as stack_values
 from gato_lite.alone import last_hidden
 from gato_lite.cache import Decoder
 from gato_lite.config import TokenSpec
-from gato_lite.drafts import LEAST_SHARE, LEAST_SHARE_ALONE, Drafter
+from gato_lite.drafts import LEAST_CHANCE, LEAST_CHANCE_ALONE, Drafter
 from gato_lite.inputs import ObservationError, allowed_values, listed, per_slot
 from gato_lite.model import Gato
 from gato_lite.sampling import Legal, Sampler, chance
@@ -376,7 +376,7 @@ class Policy:
     def _slot(self, seen: AnySpace, done: AnySpace, task: str | None, prompt: Sequence[Demonstration]) -> Slot:
         language = self._speaker.language(seen, done, task)
         prefix = self._speaker.prefix(language, prompt, self._decoder.context_length // 2)
-        drafter = Drafter(LEAST_SHARE_ALONE if self._decoder.n_row == 1 else LEAST_SHARE)
+        drafter = Drafter(LEAST_CHANCE_ALONE if self._decoder.n_row == 1 else LEAST_CHANCE)
         return Slot(language=language, prefix=prefix, task=task, drafter=drafter)
 
     def _per_slot_inputs(self, observation: Observation, action_mask: Any) -> tuple[list[Any], list[Any]]:

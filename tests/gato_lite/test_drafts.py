@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from gato_lite.config import TokenSpec
-from gato_lite.drafts import LEAST_SHARE, LEAST_SHARE_ALONE, TRY_EVERY, Drafter
+from gato_lite.drafts import LEAST_CHANCE, LEAST_CHANCE_ALONE, TRY_EVERY, WORTH, Drafter
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
 from gato_lite.sequence import Tokens, concatenate, plain
@@ -33,7 +33,7 @@ def test_greedy_actions_are_the_same_through_overflows(
     )  # fmt: skip
     reads, reads_without = count_reads(with_drafts), count_reads(without)
     for slot in (0, 2, 3):
-        with_drafts._slots[slot].drafter.share = 1e9  # always on
+        with_drafts._slots[slot].drafter.least_chance = 0.0  # always on
     generator = np.random.default_rng(0)
     for step in range(60):
         mask = np.eye(3, dtype=np.int8)[step % 3]
@@ -81,9 +81,28 @@ def test_a_slot_alone_guesses_where_fewer_guesses_stand(gato: Gato) -> None:
     alone, together = (Policy(gato, [spaces.Discrete(4)] * n, [ARM] * n)._slots[0].drafter for n in (1, 2))
     for drafter in (alone, together):
         drafter.finish([1, 2, 3])
-        drafter.share = (LEAST_SHARE + LEAST_SHARE_ALONE) / 2
+        drafter.chance = (LEAST_CHANCE + LEAST_CHANCE_ALONE) / 2
     assert alone.guess([], 9) == [1, 2]
     assert together.guess([], 9) == []
+
+
+@pytest.mark.parametrize("chance", [0.11, 0.3, 0.5, 0.8, 1.0])
+def test_as_many_tokens_are_guessed_as_are_likely_to_stand(chance: float) -> None:
+    drafter = Drafter(LEAST_CHANCE_ALONE, list(range(50)), chance)
+    n_guessed = len(drafter.guess([], 40))
+    assert n_guessed == 40 if chance == 1.0 else chance ** (n_guessed + 1) < WORTH <= chance**n_guessed
+
+
+@pytest.mark.parametrize("chance", [0.2, 0.6, 0.9])
+def test_how_likely_a_guess_stands_is_learnt_whatever_is_guessed(chance: float) -> None:
+    drafter, generator = Drafter(0.0), np.random.default_rng(0)
+    seen = []
+    for _ in range(4000):
+        n_guessed = int(generator.integers(1, 7))
+        stands = generator.random(n_guessed) < chance
+        drafter.record(n_guessed, n_guessed if stands.all() else int(stands.argmin()))
+        seen.append(drafter.chance)
+    assert np.mean(seen[1000:]) == pytest.approx(chance, abs=0.03)
 
 
 @pytest.mark.parametrize("guess", [[0, 0, 0], [1, 2, 1], None])
@@ -98,7 +117,7 @@ def test_draws_are_distributed_as_without_drafts(
     for _ in range(20):
         policy.reset()
         for slot in policy._slots:
-            slot.drafter.share = 1.0
+            slot.drafter.chance = 1.0
             slot.language.values.clear()
         policy._decoder.read(range(n_slot), plain([7] * n_slot), [1] * n_slot)
         for index, slot in enumerate(policy._slots):
@@ -131,7 +150,7 @@ def test_guesses_that_do_not_stand_are_given_up_and_tried_again() -> None:
     assert drafter.guess([], 9) == [1, 2]
     assert drafter.guess([1], 9) == [2]
     assert drafter.guess([1, 2], 9) == drafter.guess([], 0) == []
-    while drafter.share >= LEAST_SHARE:
+    while drafter.chance >= LEAST_CHANCE:
         drafter.record(2, 0)
     n_tried = 0
     for _ in range(10 * TRY_EVERY):
@@ -140,6 +159,6 @@ def test_guesses_that_do_not_stand_are_given_up_and_tried_again() -> None:
             n_tried += 1
             drafter.record(2, 0)
     assert n_tried == 10
-    for _ in range(20):
+    for _ in range(40):
         drafter.record(2, 2)
     assert drafter.guess([], 9) == [1, 2]
