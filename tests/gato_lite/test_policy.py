@@ -122,8 +122,7 @@ def hold_to_uncached(policy: Policy, uncached: Uncached) -> list[float]:
     return differences
 
 
-@pytest.mark.parametrize("short", [0, 6, SHORT])
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("temperature, short", [(0.0, 0), (0.0, SHORT), (1.5, 6), (1.5, SHORT)])
 def test_the_cache_is_exact_through_many_overflows(
     make: Callable[..., Gato], uncached: Uncached, temperature: float, short: int
 ) -> None:
