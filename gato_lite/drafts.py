@@ -2,11 +2,14 @@
 
 The guess is the slot's previous action. Its tokens are read together with what comes before them, and a token is drawn
 after each of them as always. A guess stands as long as the drawn tokens are the guessed ones; the first that is not
-takes its place, and what was read beyond it is forgotten. Because every token that is kept was drawn from the model's
-own distribution after the tokens before it, actions are distributed as without guesses, and greedy ones are the same.
+takes its place, and what was read beyond it is forgotten. What was drawn beyond it is the next guess: after nearly the
+right tokens it is often the right one, and draws of one place are made of one number. Because every token that is kept
+was drawn from the model's own distribution after the tokens before it, actions are distributed as without guesses, and
+greedy ones are the same.
 
 Source: Leviathan et al. 2023, "Fast inference from transformers via speculative decoding": their rule, for a guess that
-is certain, accepts it with the probability that the model gives it and else draws from the others.
+is certain, accepts it with the probability that the model gives it and else draws from the others. Santilli et al.
+2023, "Accelerating transformer inference for translation via parallel decoding", section 3 (Jacobi decoding).
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class Drafter:
     least_chance: float = LEAST_CHANCE
     """Chance below which it does not guess."""
     previous: list[int] = field(default_factory=list)
-    """Tokens of the last action."""
+    """Tokens of the last action, or for those to come what was drawn after a guess that did not stand."""
     chance: float = 0.8
     """That a guessed token stands where those before it do: a running mean."""
     n_quiet: int = 0

@@ -185,9 +185,12 @@ class Slot:
         """
         draft, self.draft = self.draft, []
         n_stood = next((n for n, guessed in enumerate(draft) if chosen[n] != guessed), len(draft))
+        action = self.timesteps[-1].action
         if draft:
             self.drafter.record(len(draft), n_stood)
-        self.timesteps[-1].action += chosen[: n_stood + 1]
+            to_come = slice(len(action) + n_stood + 1, len(action) + len(draft) + 1)
+            self.drafter.previous[to_come] = chosen[n_stood + 1 :]
+        action += chosen[: n_stood + 1]
         self.unread = [chosen[n_stood]]
         return len(draft) - n_stood
 

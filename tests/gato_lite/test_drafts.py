@@ -77,6 +77,20 @@ def test_an_action_is_guessed_where_the_window_is_one_timestep(gato: Gato, count
     assert policy.window().ids.tolist() == twin.window().ids.tolist()
 
 
+def test_what_was_drawn_after_a_wrong_guess_is_the_next_guess(gato: Gato) -> None:
+    slot = Policy(gato, spaces.Discrete(4), ARM)._slots[0]
+    slot.timesteps = slot.language.timesteps([0])
+    slot.drafter.finish([1, 2, 3, 4, 5, 6])
+    slot.draft = [1, 2, 3]
+    assert slot.take([1, 9, 8, 7]) == 2
+    assert slot.timesteps[0].action == [1, 9]
+    assert slot.drafter.guess([1, 9], 40) == [8, 7, 5]
+    slot.draft = [8, 7]
+    assert slot.take([8, 7, 0]) == 0
+    assert slot.timesteps[0].action == [1, 9, 8, 7, 0]
+    assert slot.drafter.previous == [1, 2, 8, 7, 5, 6]
+
+
 def test_a_slot_alone_guesses_where_fewer_guesses_stand(gato: Gato) -> None:
     alone, together = (Policy(gato, [spaces.Discrete(4)] * n, [ARM] * n)._slots[0].drafter for n in (1, 2))
     for drafter in (alone, together):
