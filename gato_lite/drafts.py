@@ -65,6 +65,10 @@ class Drafter:
         self.n_stood += n_stood
         self.n_quiet = 0
 
+    def expect(self, first: int, drawn: Sequence[int]) -> None:
+        """Guesses `drawn` next for the tokens of this action from place `first` on."""
+        self.previous[first : first + len(drawn)] = drawn
+
     def finish(self, action: Sequence[int]) -> None:
         """Learns the whole action."""
         self.previous = list(action)

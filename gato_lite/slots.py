@@ -188,8 +188,7 @@ class Slot:
         action = self.timesteps[-1].action
         if draft:
             self.drafter.record(len(draft), n_stood)
-            to_come = slice(len(action) + n_stood + 1, len(action) + len(draft) + 1)
-            self.drafter.previous[to_come] = chosen[n_stood + 1 :]
+            self.drafter.expect(len(action) + n_stood + 1, chosen[n_stood + 1 :])
         action += chosen[: n_stood + 1]
         self.unread = [chosen[n_stood]]
         return len(draft) - n_stood
