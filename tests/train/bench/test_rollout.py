@@ -45,7 +45,7 @@ def test_the_cache_is_worth_having_at_a_full_context() -> None:
     """Eleven times as fast where it was measured, five in one of three tries on a busier machine.
 
     A step from the cache reads all weights and a whole row of keys for a few tokens: where others take the memory, and
-    a copy makes 4 GB/s in place of 15, it is three times as fast, so two is held there. The arithmetic is held anywhere.
+    a copy makes 4 GB/s in place of 15, it is three times as fast, and two is held. The arithmetic is held anywhere.
     """
     ways = recomputing_or_cached(1024)
     arithmetic = {}
