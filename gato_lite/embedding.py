@@ -111,7 +111,9 @@ def _patch_groups(
     """The patches of `tokens` by their shapes; arguments as of `to_tensors`."""
     places = patch_places(tokens.patch_intervals, generator)
     rows = np.flatnonzero(tokens.ids == patch_id)
-    shapes, group_of = np.unique(tokens.patch_shapes, axis=0, return_inverse=True)
+    codes = tokens.patch_shapes.astype(np.int64) @ (1 << 32, 1 << 16, 1)  # sorted as their shapes, and much faster
+    _, first_of, group_of = np.unique(codes, return_index=True, return_inverse=True)
+    shapes = tokens.patch_shapes[first_of]
     sizes = tokens.patch_shapes.astype(np.int64).prod(1)
     starts = np.cumsum(sizes) - sizes
     groups = []

@@ -49,11 +49,11 @@ class PatchGrid:
     def split(self, images: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N L"]:
         """The pixels of every image patch by patch, each patch (height, width, channels) in C order."""
         flat = images.reshape(len(images), self.n_pixels)  # (N, L)
-        return flat.copy() if self._is_whole else flat[:, self._order]
+        return flat.copy() if self._is_whole else flat.take(self._order, 1)  # faster than an index
 
     def join(self, pixels: UInt8[np.ndarray, "N L"]) -> UInt8[np.ndarray, "N H W C"]:
         """The images that `split` cut."""
-        flat = pixels.copy() if self._is_whole else pixels[:, self._inverse]
+        flat = pixels.copy() if self._is_whole else pixels.take(self._inverse, 1)
         return flat.reshape(len(pixels), *self.shape)  # (N, H, W, C)
 
 

@@ -74,7 +74,6 @@ class ExchangeSource:
         self._n_example = n_example
         self._piece_noise = piece_noise
         self._pictures: list[Picture] = []
-        self._patches: list[Tokens] = []
         decoded: dict[bytes, int] = {}
         ids: list[npt.NDArray[np.int32]] = []
         local: list[npt.NDArray[np.int16]] = []
@@ -111,9 +110,7 @@ class ExchangeSource:
         """Index of a picture; copies of one are kept once."""
         if image not in decoded:
             decoded[image] = len(self._pictures)
-            pixels = decode_picture(image)
-            self._pictures.append(pixels)
-            self._patches.append(picture_tokens(pixels, self._vocabulary, self._patch_size))
+            self._pictures.append(decode_picture(image))
         return decoded[image]
 
     def _exchanges(self, turns: Sequence[Turn], shown: Sequence[int]) -> list[Exchange]:
@@ -217,22 +214,12 @@ class ExchangeSource:
 
     def _tokens(self, index: int, generator: np.random.Generator) -> tuple[Tokens, npt.NDArray[np.bool_]]:
         place = slice(int(self._starts[index]), int(self._starts[index + 1]))
-        shown = [self._patches[picture] for picture in self._shown[index]]
-        pixels = [patches.pixels for patches in shown]
+        pictures = [self._pictures[picture] for picture in self._shown[index]]
         if self._augment != "none":
             recolour = self._augment == "recoloured"
-            varied = (vary(self._pictures[picture], generator, recolour=recolour) for picture in self._shown[index])
-            pixels = [picture_tokens(picture, self._vocabulary, self._patch_size).pixels for picture in varied]
-        if not shown:
-            return Tokens(ids=self._ids[place], local=self._local[place]), self._target[place]
-        tokens = Tokens(
-            ids=self._ids[place],
-            local=self._local[place],
-            pixels=pixels[0] if len(pixels) == 1 else np.concatenate(pixels),
-            patch_shapes=np.concatenate([patches.patch_shapes for patches in shown]),
-            patch_intervals=np.concatenate([patches.patch_intervals for patches in shown]),
-        )
-        return tokens, self._target[place]
+            pictures = [vary(picture, generator, recolour=recolour) for picture in pictures]
+        seen = concatenate([picture_tokens(picture, self._vocabulary, self._patch_size) for picture in pictures])
+        return replace(seen, ids=self._ids[place], local=self._local[place]), self._target[place]
 
 
 def vary(
