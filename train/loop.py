@@ -27,7 +27,7 @@ from gato_lite.train.loader import Prefetch
 from gato_lite.train.metrics import Journal, Meter, drop_lines_after, tags_of
 from gato_lite.train.mixture import Mixture, Part
 from gato_lite.train.optimiser import Optimiser, schedule
-from gato_lite.train.peak import matmul_peak
+from gato_lite.train.peak import matmul_dtype, matmul_peak
 from gato_lite.train.progress import Length, Progress
 from gato_lite.train.ranks import ALONE, Ranks
 from gato_lite.train.settings import TrainConfig
@@ -95,6 +95,7 @@ class Trainer:
             learning_rate=config.learning_rate,
             matrix_learning_rate=config.matrix_learning_rate,
             weight_decay=config.weight_decay,
+            dtype=matmul_dtype(gato.device, config.precision),
         )
         self._gradient = Gradient(
             gato,

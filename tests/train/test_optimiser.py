@@ -65,11 +65,24 @@ def test_squares_give_what_the_matrices_would(decades: float, monkeypatch: pytes
         u, _, v = torch.linalg.svd(torch.randn(*shape, generator=generator), full_matrices=False)
         matrices.append(u * 10 ** -torch.linspace(0, decades, min(shape)) @ v)
     together = orthogonalise(matrices)
-    monkeypatch.setattr("gato_lite.train.optimiser.SQUARES", 2 * 32 * 32)
+    monkeypatch.setattr("gato_lite.train.optimiser.AT_ONCE", 2 * 32 * 96)
     for matrix, result, in_batches in zip(matrices, together, orthogonalise(matrices), strict=True):
         expected = newton_schulz(matrix)
         assert float((result - expected).norm() / expected.norm()) < 1e-3
         torch.testing.assert_close(in_batches, result, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16), (32, 96)])
+def test_bfloat16_keeps_singular_values_in_their_bounds(shape: tuple[int, int]) -> None:
+    """Of small matrices, whose squares rounding makes indefinite soonest: without new ones in between many explode."""
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(100, *shape, generator=generator), full_matrices=False)
+    matrices = u * 10 ** -torch.linspace(0, 3, min(shape)) @ v
+    for matrix, result in zip(matrices, orthogonalise(list(matrices), torch.bfloat16), strict=True):
+        assert result.dtype is torch.float32
+        assert float(torch.linalg.svdvals(result).max()) < 1.3
+        expected = newton_schulz(matrix)
+        assert float((result - expected).norm() / expected.norm()) < 0.7
 
 
 def test_directions_are_kept() -> None:
