@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gato_lite.train.bench.rollout import StepSpeed
+from gato_lite.train.bench.rollout import ModelSpeed, StepSpeed
 from gato_lite.train.bench.rollout_figure import main
 from gato_lite.train.console import to_json
 
@@ -21,7 +21,10 @@ def speed(slots: int, context: int, tokens_per_step: int = 5, what: str = "CartP
 
 def test_a_line_for_each_series(tmp_path: Path) -> None:
     speeds = [speed(1, 64), speed(1, 256), speed(8, 64), speed(8, 64, 2), speed(32, 64, 7, "Arm")]
-    (tmp_path / "rollout.json").write_text(to_json({"results": [*speeds, {"what": "another row"}]}))
+    alone = ModelSpeed(
+        model="lite-5m", slots=8, context=256, tokens_per_step=2, milliseconds=8.0, steps_per_second=1000.0
+    )
+    (tmp_path / "rollout.json").write_text(to_json({"results": [*speeds, alone, {"what": "another row"}]}))
     main(str(tmp_path / "rollout.json"), str(tmp_path / "one.svg"))
     main(str(tmp_path / "rollout.json"), str(tmp_path / "two.svg"))
     drawn = (tmp_path / "one.svg").read_text()
