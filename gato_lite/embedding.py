@@ -118,7 +118,7 @@ def _patch_groups(
     starts = np.cumsum(sizes) - sizes
     groups = []
     for index, shape in enumerate(shapes):
-        members = np.flatnonzero(group_of.reshape(-1) == index)
+        members = np.flatnonzero(group_of == index)
         if len(shapes) == 1:
             pixels = tokens.pixels
         else:

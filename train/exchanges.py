@@ -1,7 +1,7 @@
 """Captions, questions, translations and conversations as training documents: whole exchanges, never cut in between.
 
-Everything that is the same at every draw is laid out once: token ids of all documents end to end, and the patches of
-every different picture. Drawing a document is then slicing, and varying its pictures where that is asked for.
+What is the same at every draw is made once: token ids of all documents end to end, and every different picture,
+decoded. Drawing a document is then slicing, and cutting its pictures into patches, varied before where that is wanted.
 """
 
 from __future__ import annotations

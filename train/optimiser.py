@@ -83,7 +83,7 @@ def orthogonalise(matrices: Sequence[Tensor], dtype: torch.dtype = torch.float32
     times X, and so only the first and the last product run over the long side. That is 0.56 of the arithmetic of
     iterating on X itself for a feed-forward matrix of d by 4d, and 0.78 with the squares formed anew twice, as bfloat16
     wants it (`STEPS`). Against float64 the result in float32 is right to 2e-4, about the hundredth part of what the
-    iteration itself leaves to be desired; in bfloat16 it is nearer than X itself in bfloat16 comes.
+    iteration itself leaves to be desired; in bfloat16 it is nearer to that than iterating on X in bfloat16 comes.
 
     Source: Jordan et al. 2024 (quintic Newton–Schulz iteration and its coefficients).
     """
@@ -94,15 +94,12 @@ def orthogonalise(matrices: Sequence[Tensor], dtype: torch.dtype = torch.float32
     for (side, length), members in by_shape.items():
         at_once = max(1, AT_ONCE // (side * length))
         for batch in (members[first : first + at_once] for first in range(0, len(members), at_once)):
-            wide = torch.stack([_lying(matrices[index]) for index in batch])  # (n, side, length)
-            wide = (wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
+            scaled = [matrices[index] / (matrices[index].norm() + 1e-7) for index in batch]
+            wide = torch.stack([_lying(matrix).to(dtype) for matrix in scaled])  # (n, side, length)
             for n_step in STEPS[dtype]:
                 wide = _iterated(wide, n_step)
-            made.update(zip(batch, wide, strict=True))
-    return [
-        (made[index] if _lying(matrix) is matrix else made[index].T).to(matrix.dtype)
-        for index, matrix in enumerate(matrices)
-    ]
+            made.update(zip(batch, wide.to(scaled[0].dtype), strict=True))
+    return [made[index] if _lying(matrix) is matrix else made[index].T for index, matrix in enumerate(matrices)]
 
 
 def _lying(matrix: Tensor) -> Tensor:

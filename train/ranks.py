@@ -3,8 +3,9 @@
     torchrun --nproc-per-node 2 -m gato_lite.train.cli train quick --data my-data --out runs/mine --minutes 2
 
 Every rank draws the same documents of a step, which are a function of (seed, step), and takes its share of them. The
-gradients are added, so that all ranks take the same step. The first rank alone writes; what it decides by its clock,
-the others are told. The data and the run's folder have to be there for all.
+gradients are added, so that all ranks take the same step. On unlike processors or GPUs that wants a `precision`: by
+itself each rank multiplies in what its own is fast at, and Muon's steps differ. The first rank alone writes; what it
+decides by its clock, the others are told. The data and the run's folder have to be there for all.
 """
 
 from __future__ import annotations
