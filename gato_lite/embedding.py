@@ -111,10 +111,11 @@ def _patch_groups(
     """The patches of `tokens` by their shapes; arguments as of `to_tensors`."""
     places = patch_places(tokens.patch_intervals, generator)
     rows = np.flatnonzero(tokens.ids == patch_id)
-    codes = tokens.patch_shapes.astype(np.int64) @ (1 << 32, 1 << 16, 1)  # sorted as their shapes, and much faster
+    sides = tokens.patch_shapes.astype(np.int64)
+    codes = sides @ (1 << 32, 1 << 16, 1)  # sorted as their shapes, and much faster
     _, first_of, group_of = np.unique(codes, return_index=True, return_inverse=True)
     shapes = tokens.patch_shapes[first_of]
-    sizes = tokens.patch_shapes.astype(np.int64).prod(1)
+    sizes = sides.prod(1)
     starts = np.cumsum(sizes) - sizes
     groups = []
     for index, shape in enumerate(shapes):
