@@ -81,11 +81,11 @@ class Decoder:
         fixed = gato.device.type == "cuda" if fixed is None else fixed
         n_held = n_row + fixed  # a row more, for tokens that fill up a fixed shape
         shape = (config.n_layer, n_held, config.n_key_head, self.context_length, config.d_head)
-        self._dtype = gato.transformer.norm.weight.dtype
+        self._dtype = gato.transformer.dtype
         self._keys = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
         self._values = torch.zeros(shape, dtype=self._dtype, device=gato.device)  # (L, B, G, C, K)
         n_kept = self.context_length if config.token_shift else 0
-        self._vectors = torch.zeros(n_held, n_kept, config.d_model, dtype=self._dtype, device=gato.device)  # (B, C, D)
+        self._vectors = gato.transformer.norm.weight.new_zeros(n_held, n_kept, config.d_model)  # (B, C, D)
         self._ids = np.zeros((n_row, self.context_length), np.int32)
         """(B, C) tokens that each row holds, up to its cursor."""
         self._causal: dict[int, Tensor] = {}
@@ -254,7 +254,7 @@ class Decoder:
         held = self._vectors.view(-1, self._vectors.shape[-1])  # (B C, D)
 
         def before(x: Tensor) -> Tensor:
-            held.index_copy_(0, slots, x.to(self._dtype))
+            held.index_copy_(0, slots, x.to(held.dtype))
             return held[(slots - 1).clamp(min=0)].masked_fill_(begins, 0.0)
 
         return before

@@ -18,6 +18,8 @@ LeafKind = Literal["text", "image", "chunks", "bins", "integer"]
 PatchEncoder = Literal["mlp", "linear", "conv", "hog", "resnet", "tnt"]
 Precision = Literal["auto", "float32", "bfloat16"]
 """What training multiplies matrices in; `auto` is bfloat16 where the device has instructions for it, else float32."""
+ActingPrecision = Literal["float32", "bfloat16"]
+"""What acting and writing keep the matrices of blocks in, and multiply them in."""
 
 CHUNK_WIDTH: Final = 32
 """Scalars in one chunk token."""

@@ -117,7 +117,7 @@ class FixedReads:
         heads = owners[:, None] * n_head + torch.arange(n_head, device=x.device)
         slots = (heads * self._context_length + positions[:, None]).flatten()  # (B n G)
         hidden_from = torch.arange(n_seen, device=x.device) > positions.view(n_row, 1, n_new, 1)  # (B, 1, n, S)
-        mask = torch.zeros(hidden_from.shape, dtype=x.dtype, device=x.device).masked_fill_(hidden_from, -torch.inf)
+        mask = self._keys.new_zeros(hidden_from.shape).masked_fill_(hidden_from, -torch.inf)
 
         def over_cache(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             write(self._keys[layer], slots, key)

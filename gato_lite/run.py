@@ -18,7 +18,7 @@ import torch
 from gymnasium import Space
 
 from gato_lite.checkpoint import Checkpoint, checkpoint_step, load_checkpoint
-from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.config import ActingPrecision, GatoConfig, TokenSpec
 from gato_lite.fitting import PictureFit
 from gato_lite.format_version import later_version
 from gato_lite.model import Gato
@@ -35,6 +35,10 @@ VOCABULARY_FILE: Final = "vocabulary.json"
 TEXT_MODEL_FILE: Final = "text.model"
 PICTURES_KEY: Final = "pictures"
 """Of what a run remembers in `training`."""
+
+
+PRECISIONS: Final[dict[ActingPrecision, torch.dtype]] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Of acting and writing."""
 
 
 class RunError(ValueError):
@@ -181,7 +185,13 @@ def read_vocabulary(run: Path | str, config: RunConfig) -> Vocabulary:
     return vocabulary
 
 
-def load(run: Path | str, *, step: int | None = None, device: str | torch.device = "cpu") -> Gato:
+def load(
+    run: Path | str,
+    *,
+    step: int | None = None,
+    device: str | torch.device = "cpu",
+    precision: ActingPrecision = "float32",
+) -> Gato:
     """A trained model with its vocabulary, the formats of its tasks and the size of its pictures, ready to act.
 
     Args:
@@ -189,15 +199,20 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
             the run that comes with the package.
         step: which checkpoint; None takes the newest, or the one that `run` is.
         device: where the weights go.
+        precision: what the matrices of the blocks, keys and values are kept and multiplied in. bfloat16 takes half of
+            the memory, and is faster where several slots act or documents are long, on a GPU and on a processor that
+            multiplies it. Now and then an action is then another, also by what else is read in the same forward.
 
     Raises:
         FileNotFoundError: there is no run or no checkpoint.
         RunError: the configuration is damaged, of a later version, of another vocabulary or of other weights.
-        ValueError: the checkpoint is damaged; the message names an older one that is whole.
+        ValueError: the checkpoint is damaged, and the message names an older one that is whole; or no such precision.
 
     Example:
         >>> gato = gato_lite.load("runs/demo")  # doctest: +SKIP
     """
+    if precision not in PRECISIONS:
+        raise ValueError(unknown_name("precision", precision, PRECISIONS))
     run = find_run(run)
     config = read_run_config(run)
     vocabulary = read_vocabulary(run, config)
@@ -208,6 +223,7 @@ def load(run: Path | str, *, step: int | None = None, device: str | torch.device
     load_weights(gato, checkpoint)
     gato.formats = config.tasks
     gato.pictures = config.pictures
+    gato.transformer.multiply_in(PRECISIONS[precision])
     return gato.to(device).eval()
 
 

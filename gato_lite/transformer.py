@@ -20,6 +20,7 @@ Source: Vaswani et al. 2017; Reed et al. 2022, section 2.3 and Table 5.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -188,6 +189,19 @@ class Transformer(nn.Module):
         """Heads of queries and of keys."""
         self.register_buffer("rotation", rotation_table(config.context_length, config.d_head), persistent=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the matrices of the blocks are kept in."""
+        block = self.blocks[0]
+        assert isinstance(block, Block)
+        return block.query_key_value.weight.dtype
+
+    def multiply_in(self, dtype: torch.dtype) -> None:
+        """Keeps the matrices of the blocks in `dtype`; norms and the residual stream stay as they are."""
+        for part in self.blocks.modules():
+            if isinstance(part, nn.Linear):
+                part.to(dtype)
+
     def forward(
         self,
         x: Float[Tensor, "T D"],
@@ -211,9 +225,11 @@ class Transformer(nn.Module):
             x = x + self.shift * (before or before_each(positions))(x)
         turns = turns_of(self.rotation[positions], self.n_turned)
         last = len(self.blocks) - 1
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            x = run(block, x, turns, attention_over, rows if layer == last else None)
+        narrow = self.dtype is torch.bfloat16  # what meets such a matrix is made as narrow as it is
+        with torch.autocast(x.device.type, torch.bfloat16) if narrow else contextlib.nullcontext():
+            for layer, block in enumerate(self.blocks):
+                assert isinstance(block, Block)
+                x = run(block, x, turns, attention_over, rows if layer == last else None)
         hidden: Tensor = self.norm(x)
         return hidden
 

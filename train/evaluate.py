@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from gato_lite.config import ActingPrecision
 from gato_lite.envs.catalogue import Task, by_suite, find_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED, VALIDATION_SEED
 from gato_lite.model import Gato
@@ -34,6 +35,7 @@ def evaluate_run(
     workers: int = 2,
     limit_s: float = TIME_LIMIT_S,
     prompts: Mapping[str, Path] | None = None,
+    precision: ActingPrecision = "float32",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Scores of a run's newest checkpoint.
@@ -46,6 +48,7 @@ def evaluate_run(
         workers: processes that act; 1 stays in this one.
         limit_s: longest time for one call of an environment, in seconds; beyond it the episode has failed.
         prompts: dataset of each task; the same episodes are then played once more, with a demonstration before each.
+        precision: what the model acts in.
         on_progress: called with episodes done and in all.
 
     Raises:
@@ -69,7 +72,9 @@ def evaluate_run(
         nonlocal n_before
         before, n_all = n_before, len(plan) * len(jobs)
         show = None if on_progress is None else (lambda done, _: on_progress(before + done, n_all))
-        outcomes = play_in_processes(run, jobs, workers=workers, limit_s=limit_s, prompts=shown, on_progress=show)
+        outcomes = play_in_processes(
+            run, jobs, workers=workers, limit_s=limit_s, prompts=shown, precision=precision, on_progress=show
+        )
         n_before += len(jobs)
         return summarise(found, outcomes, seed)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import torch
 
+from gato_lite.config import ActingPrecision
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.workers import start_process
 from gato_lite.run import load
@@ -30,8 +31,8 @@ MOST_STARTS: Final = 3
 
 Job = tuple[str, int]
 """Task name and environment seed."""
-_Setting = tuple[Path, float, Mapping[str, Path] | None, bool]
-"""Run, time limit, prompts, and whether there is a core for each process of environments."""
+_Setting = tuple[Path, ActingPrecision, float, Mapping[str, Path] | None, bool]
+"""Run, precision, time limit, prompts, and whether there is a core for each process of environments."""
 
 
 class _Player:
@@ -80,6 +81,7 @@ def play_in_processes(
     workers: int,
     limit_s: float = TIME_LIMIT_S,
     prompts: Mapping[str, Path] | None = None,
+    precision: ActingPrecision = "float32",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
     """Plays one episode for each (task, environment seed), greedily.
@@ -90,6 +92,7 @@ def play_in_processes(
         workers: processes that act; 1 stays in this one.
         limit_s: longest time for one call of an environment, in seconds.
         prompts: dataset of each task, of which a demonstration is read before each episode; None acts without.
+        precision: what the model acts in.
         on_progress: called with episodes done and in all.
 
     Raises:
@@ -104,7 +107,7 @@ def play_in_processes(
         if on_progress is not None:
             on_progress(len(outcomes), len(jobs))
 
-    setting = (run, limit_s, prompts, usable_cores() >= 2 * workers)
+    setting: _Setting = (run, precision, limit_s, prompts, usable_cores() >= 2 * workers)
     if workers == 1:
         return _play(jobs, setting, book)
     shares = deal([(task.name, seed) for task, seed in jobs], workers)
@@ -132,8 +135,8 @@ def play_in_processes(
 
 def _play(jobs: Sequence[tuple[Task, int]], setting: _Setting, on_episode: Callable[[Outcome], None]) -> list[Outcome]:
     """Plays the jobs; a prompt may fill half the context, and a timestep has two tokens or more."""
-    run, limit_s, prompts, halves = setting
-    gato = load(run)
+    run, precision, limit_s, prompts, halves = setting
+    gato = load(run, precision=precision)
     shown = None if prompts is None else read_prompts(prompts, gato.vocabulary, gato.config.context_length // 4)
     return play(gato, jobs, n_slot=SLOTS, prompts=shown, limit_s=limit_s, halves=halves, on_episode=on_episode)
 

@@ -10,7 +10,8 @@ from gato_lite.checkpoint import save_checkpoint
 from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.model import Gato
-from gato_lite.run import RunConfig, task_format, write_run
+from gato_lite.run import RunConfig, load, task_format, write_run
+from gato_lite.train import players
 from gato_lite.train.evaluate import evaluate_run
 from gato_lite.train.settings import TrainConfig
 
@@ -43,6 +44,19 @@ def test_a_run_is_evaluated_on_its_tasks(run: Path) -> None:
     }
     together = evaluate_run(run, episodes=3, workers=2)
     assert together == alone  # greedy: how the work is dealt out does not matter
+
+
+def test_a_run_acts_in_bfloat16(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def noted(run: Path, precision: str) -> Gato:
+        asked.append(precision)
+        return load(run, precision=precision)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(players, "load", noted)
+    scores = evaluate_run(run, ["classic/CartPole"], episodes=2, workers=1, precision="bfloat16")
+    assert asked == ["bfloat16"]
+    assert scores.tasks["classic/CartPole"].episodes == 2
 
 
 def test_a_worker_that_fails_is_told_of(run: Path) -> None:

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from gato_lite.cache import Decoder
-from gato_lite.config import GatoConfig, TokenSpec
+from gato_lite.config import ActingPrecision, GatoConfig, TokenSpec
 from gato_lite.envs.experts import AnyEnv
 from gato_lite.model import Gato
 from gato_lite.policy import Policy
+from gato_lite.run import PRECISIONS
 from gato_lite.sequence import plain
 from gato_lite.train.run_folder import training_device
 
@@ -110,19 +111,24 @@ class ModelSpeed(msgspec.Struct, frozen=True, kw_only=True):
     """Of all slots together, where a step is one read."""
 
 
-def fresh(context_length: int, **changes: Any) -> Gato:  # Any: fields of the configuration
+def fresh(
+    context_length: int,
+    precision: ActingPrecision = "float32",
+    **changes: Any,  # Any: fields of the configuration
+) -> Gato:
     """A model of `SHAPE` where training would be, with every weight drawn, also those that start at zero."""
     shape = {**SHAPE, "context_length": context_length, **changes}
-    return _drawn(GatoConfig(**shape))
+    return _drawn(GatoConfig(**shape), precision)
 
 
-def _drawn(config: GatoConfig) -> Gato:
+def _drawn(config: GatoConfig, precision: ActingPrecision) -> Gato:
     gato = Gato(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in gato.transformer.named_parameters():
             if name.endswith("_out.weight"):
                 weight.normal_(0.0, weight.shape[-1] ** -0.5, generator=generator)
+    gato.transformer.multiply_in(PRECISIONS[precision])
     return gato.to(training_device())
 
 
@@ -233,12 +239,19 @@ def measure_steps(gato: Gato, name: str, n_slot: int, context: int, rounds: int 
 
 
 @torch.inference_mode()
-def measure_model(model: str, n_slot: int, context: int, n_token: int = 2, rounds: int = 12) -> ModelSpeed:
+def measure_model(
+    model: str,
+    n_slot: int,
+    context: int,
+    n_token: int = 2,
+    rounds: int = 12,
+    precision: ActingPrecision = "float32",
+) -> ModelSpeed:
     """Times reads of `n_token` tokens for every slot of a preset, at a context of at most `context` tokens.
 
     Two tokens, an observation and an action, are what a step of CartPole takes by default.
     """
-    gato = _drawn(GatoConfig.preset(model, context_length=context))
+    gato = _drawn(GatoConfig.preset(model, context_length=context), precision)
     decoder = Decoder(gato, n_slot)
     tokens = plain(
         np.random.default_rng(0).integers(0, gato.vocabulary.bin_ids.stop, n_slot * n_token).astype(np.int32)
@@ -263,10 +276,10 @@ def measure_model(model: str, n_slot: int, context: int, n_token: int = 2, round
     )
 
 
-def measure_models() -> list[ModelSpeed]:
+def measure_models(precision: ActingPrecision = "float32") -> list[ModelSpeed]:
     """`lite-5m` alone, for as many slots as the device is made for."""
     on_cuda = training_device().type == "cuda"
-    return [measure_model("lite-5m", *size) for size in (ALONE_ON_CUDA if on_cuda else ALONE)]
+    return [measure_model("lite-5m", *size, precision=precision) for size in (ALONE_ON_CUDA if on_cuda else ALONE)]
 
 
 def environment_limit(name: str, n_slot: int, seconds: float = 0.1) -> float:
@@ -285,11 +298,13 @@ def environment_limit(name: str, n_slot: int, seconds: float = 0.1) -> float:
     return n_step / (time.perf_counter() - start)
 
 
-def measure_sizes(on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> list[StepSpeed]:
+def measure_sizes(
+    precision: ActingPrecision = "float32", on_progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> list[StepSpeed]:
     """CartPole with a token for each scalar, at `SIZES`; then by default, and six action dimensions."""
     speeds = []
     others = [("CartPole-v1", 32, 256), ("CartPole-v1", 32, 1024), ("Arm", 1, 64), ("Arm", 32, 64)]
-    gato = fresh(max(context for _, context in SIZES))
+    gato = fresh(max(context for _, context in SIZES), precision)
     for done, (n_slot, context) in enumerate(SIZES):
         speeds.append(measure_steps(gato, "CartPole-v1", n_slot, context, spec=BINS))
         on_progress(done + 1, len(SIZES) + len(others))

@@ -14,11 +14,14 @@ import torch
 
 from gato_lite.attention import attend
 from gato_lite.model import Gato
+from gato_lite.run import PRECISIONS
 from gato_lite.train.bench.measure import Timing, take_turns
 from gato_lite.train.bench.rollout import BINS, MIXED, Arm, Players, fresh, make_of
 
 CLOSE: Final = 1e-3
 """Largest difference of hidden states between ways, whose scale is 1."""
+ROUNDED: Final = 0.1
+"""The same where one way rounds to bfloat16; a twentieth was seen."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,8 @@ def compare(rounds: int = 7, on_progress: Callable[[int, int], None] = lambda _d
     ways: dict[str, Callable[[], dict[str, Callable[[], object]]]] = {
         "1 slot, 1,024 tokens": recomputing_or_cached,
         "32 slots of 1,024 tokens": shared_keys,
+        "32 slots of 256 tokens": lambda: precisions(256),
+        "32 slots of 1,024 tokens, 2 heads of keys": lambda: precisions(1024),
         "32 slots, one task or four": one_task_or_four,
         "six action tokens, 1 slot": lambda: drafts(1),
         "six action tokens, 32 slots": lambda: drafts(32),
@@ -84,6 +89,20 @@ def shared_keys(n_slot: int = 32, context: int = 1024) -> dict[str, Callable[[],
         players = Players(fresh(context, n_kv_head=n_kv_head), [make_of("CartPole-v1")] * n_slot, spec=BINS)
         players.fill(context - 15 * players.tokens_per_step)
         variants[f"{n_kv_head} heads of keys" if n_kv_head > 1 else "1 head of keys"] = players.step
+    return variants
+
+
+def precisions(context: int, n_slot: int = 32) -> dict[str, Callable[[], object]]:
+    """The same weights in float32 and in bfloat16."""
+    variants: dict[str, Callable[[], object]] = {}
+    last: list[torch.Tensor] = []
+    for precision in PRECISIONS:
+        players = Players(fresh(context, precision), [make_of("CartPole-v1")] * n_slot, spec=BINS, temperature=0.0)
+        last.append(whole_window(players.policy.gato, players))
+        players.fill(context - 15 * players.tokens_per_step)
+        variants[precision] = players.step
+    if (last[0] - last[1]).abs().max() > ROUNDED:
+        raise RuntimeError("float32 and bfloat16 differ by more than rounding, which is a mistake in gato_lite")
     return variants
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from tyro.conf import arg
 
+from gato_lite.config import ActingPrecision
 from gato_lite.train.console import bar, print_table, refuse_to_overwrite, to_json, write_whole
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Options:
     """Draw what a step costs by context and slots there (.svg or .png)."""
     episode: int = 10_000
     """Steps of the long episode whose cost is to stay flat."""
+    precision: ActingPrecision = "float32"
+    """What the model acts in, but for comparisons of ways."""
     threads: int = 1
     """Threads inside an operation."""
     overwrite: bool = False
@@ -56,17 +59,17 @@ def run(options: Options) -> None:
     refuse_to_overwrite([options.json, options.figure], overwrite=options.overwrite)
     torch.set_num_threads(options.threads)
     with bar("steps", "sizes") as show:
-        speeds = measure_sizes(on_progress=show)
+        speeds = measure_sizes(options.precision, on_progress=show)
     with bar("ways", "comparisons") as show:
         ways = compare(on_progress=show)
     with bar("paces", "rounds") as show:
         paces = measure_paces(on_progress=show)
     with bar("one long episode", "tenths") as show:
         flat = measure_flatness(options.episode, on_progress=show)
-    models = measure_models()
-    machine = this_machine(training_device())
+    models = measure_models(options.precision)
+    machine = this_machine(training_device(), options.precision)
     where = f"{machine.processor}, {machine.device}, {machine.threads} of {machine.cores} cores"
-    print(f"{where}, torch {machine.torch}; fresh weights\n")
+    print(f"{where}, torch {machine.torch}, {machine.precision}; fresh weights\n")
     print_speeds(speeds)
     print()
     print_models(models)

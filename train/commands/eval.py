@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from tyro.conf import Positional, arg
 
+from gato_lite.config import ActingPrecision
 from gato_lite.envs.seeds import EVALUATION_SEED
 from gato_lite.shelf import GENERALIST
 from gato_lite.train.console import (
@@ -71,6 +72,9 @@ class Options:
     """Datasets, or folders of datasets, to prompt with; none means those of the run."""
     against: Annotated[Path | None, arg(metavar="RUN")] = None
     """Another run, to play the same episodes, or scores saved with --json."""
+    precision: ActingPrecision = "float32"
+    """What the model acts and writes in; bfloat16 is faster where several act, on a processor that multiplies it, and
+    its scores may differ a little."""
     time_limit: Annotated[float, arg(metavar="SECONDS")] = 60.0
     """Longest time for one call of an environment; beyond it the episode has failed."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -129,7 +133,7 @@ def _answer(options: Options, documents: Mapping[str, Dataset]) -> dict[str, Doc
     from gato_lite.run import load
     from gato_lite.train.abilities import score_documents
 
-    gato = load(options.run)
+    gato = load(options.run, precision=options.precision)
     scores = {}
     for name, dataset in documents.items():
         with bar(f"answering {name}", "documents") as show:
@@ -150,6 +154,7 @@ def _evaluate(options: Options, run: Path, names: Sequence[str], prompts: Mappin
             limit_s=options.time_limit,
             workers=options.workers if options.workers is not None else min(usable_cores(), 8),
             prompts=prompts,
+            precision=options.precision,
             on_progress=show,
         )
 
@@ -249,7 +254,7 @@ def _film(options: Options, tasks: Sequence[Task], scores: Scores) -> None:
     from gato_lite.train.report_data import collect_report
     from gato_lite.train.report_scores import films_worth_showing
 
-    gato = load(options.run)
+    gato = load(options.run, precision=options.precision)
     shown = films_worth_showing(scores)
     wanted = [task for task in tasks if options.video is not None or task.name in shown]
     with tempfile.TemporaryDirectory() as scratch:
