@@ -77,10 +77,7 @@ def attend_rows(
         key: (B, G, S, K); G divides H.
         value: (B, G, S, K).
         mask: (n, S) or (B, 1, n, S), 0 or -inf; None if every token may see all.
-
-    All is computed in the type of the keys.
     """
-    query = query.to(key.dtype)
     n_row, n_head, n_query, d_head = query.shape
     n_shared = n_head // key.shape[1]
     if n_shared > 1:  # heads that share keys are read as further tokens
@@ -101,7 +98,7 @@ def attend_last(
         part = slice(first, first + count * length)
         k, v = (side[part].view(count, length, -1, d_head).transpose(1, 2) for side in (key, value))  # (n, G, t, K)
         q = query[part].view(count, length, n_head, d_head)[:, -1].reshape(count, k.shape[1], -1, d_head)
-        mixed = F.scaled_dot_product_attention(q, k, v.to(k.dtype))  # heads that share keys are read as further tokens
+        mixed = F.scaled_dot_product_attention(q, k, v)  # heads that share keys are read as further tokens
         outputs.append(mixed.reshape(count, n_head, d_head))
     return torch.cat(outputs) if outputs else query[:0]
 

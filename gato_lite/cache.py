@@ -127,11 +127,14 @@ class Decoder:
         owners = np.repeat(rows, lengths)
         slots = self._slots(owners, positions)
         ends = torch.from_numpy(offsets[1:] - 1).to(self.gato.device)
+        cuts = torch.from_numpy(offsets.astype(np.int32)).to(self.gato.device)
         last_layer = self.gato.config.n_layer - 1
 
         def over_documents(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             self._write(layer, slots, key, value)
-            return (attend_last if layer == last_layer else attend)(query, key, value, offsets)
+            if layer == last_layer:
+                return attend_last(query, key, value, offsets)
+            return attend(query, key, value, offsets, cuts=cuts)
 
         tokens = concatenate(documents)
         self._ids[owners, positions] = tokens.ids

@@ -5,7 +5,7 @@ after each of them as always. A guess stands as long as the drawn tokens are the
 takes its place, and what was read beyond it is forgotten. What was drawn beyond it is the next guess: after nearly the
 right tokens it is often the right one, and draws of one place are made of one number. Because every token that is kept
 was drawn from the model's own distribution after the tokens before it, actions are distributed as without guesses, and
-greedy ones are the same.
+greedy ones are the same (in bfloat16 but for what rounding decides).
 
 Source: Leviathan et al. 2023, "Fast inference from transformers via speculative decoding": their rule, for a guess that
 is certain, accepts it with the probability that the model gives it and else draws from the others. Santilli et al.

@@ -6,8 +6,9 @@ one more, unless it was guessed (`gato_lite/drafts.py`). When a slot's context i
 is dropped and the rest is read again after instruction and prompt, so that every prediction is over a contiguous window
 of an episode, as in training.
 
-What a slot does is a function of its own episode: which slots it shares forwards with, and when, changes nothing. A
-greedy choice that rounding could decide is made from the slot's window alone, and a draw is a function of the seed, the
+What a slot does is a function of its own episode: which slots it shares forwards with, and when, changes nothing, as
+long as the model acts in float32 (in bfloat16 rounding, which neighbours have a part in, decides too often). A greedy
+choice that rounding could decide is made from the slot's window alone, and a draw is a function of the seed, the
 episode and its place in it. (That drawn actions never hang on the last bit of a probability is not promised.)
 
 Source: Reed et al. 2022, sections 2.2 (prompts) and 2.5 (deployment).
@@ -54,7 +55,8 @@ class Policy:
         temperature: 0 takes the likeliest action, of continuous ones the median; above 0 actions are drawn.
         seed: of the draws.
         context_length: tokens that a slot remembers at most; None takes the model's.
-        draft: whether the tokens of an action may be guessed and checked in one forward; what is chosen is the same.
+        draft: whether the tokens of an action may be guessed and checked in one forward; what is chosen is the same, in
+            bfloat16 but for rounding.
 
     Raises:
         ValueError: an argument does not fit the others, or a prompt's values do not fit the spaces.

@@ -200,13 +200,14 @@ def load(
         step: which checkpoint; None takes the newest, or the one that `run` is.
         device: where the weights go.
         precision: what the matrices of the blocks, keys and values are kept and multiplied in. bfloat16 takes half of
-            the memory, and is faster where several slots act or documents are long, on a GPU and on a processor that
-            multiplies it. Now and then an action is then another, also by what else is read in the same forward.
+            the memory, and on processors that multiply it wide models are faster where several slots act; small ones
+            that act alone are slower. Some choices then differ from float32's, and may depend on what else is read in
+            the same forward. Not for training.
 
     Raises:
         FileNotFoundError: there is no run or no checkpoint.
         RunError: the configuration is damaged, of a later version, of another vocabulary or of other weights.
-        ValueError: the checkpoint is damaged, and the message names an older one that is whole; or no such precision.
+        ValueError: an unknown precision, or a damaged checkpoint; the message then names an older one that is whole.
 
     Example:
         >>> gato = gato_lite.load("runs/demo")  # doctest: +SKIP

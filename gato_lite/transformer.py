@@ -197,7 +197,10 @@ class Transformer(nn.Module):
         return block.query_key_value.weight.dtype
 
     def multiply_in(self, dtype: torch.dtype) -> None:
-        """Keeps the matrices of the blocks in `dtype`; norms and the residual stream stay as they are."""
+        """Keeps the matrices of the blocks in float32 or bfloat16; what bfloat16 has rounded stays rounded.
+
+        Norms and the residual stream stay float32. For acting and writing: steps of training would be rounded away.
+        """
         for part in self.blocks.modules():
             if isinstance(part, nn.Linear):
                 part.to(dtype)
@@ -225,7 +228,7 @@ class Transformer(nn.Module):
             x = x + self.shift * (before or before_each(positions))(x)
         turns = turns_of(self.rotation[positions], self.n_turned)
         last = len(self.blocks) - 1
-        narrow = self.dtype is torch.bfloat16  # what meets such a matrix is made as narrow as it is
+        narrow = self.dtype is torch.bfloat16  # autocast then rounds what meets such a matrix, and what is attended to
         with torch.autocast(x.device.type, torch.bfloat16) if narrow else contextlib.nullcontext():
             for layer, block in enumerate(self.blocks):
                 assert isinstance(block, Block)

@@ -1,7 +1,8 @@
 """Scores of a run: many seeded episodes per task, normalised between a random policy and the expert.
 
 Evaluation seeds begin at `EVALUATION_SEED`; nothing is recorded there. Work is split over processes, each with its own
-copy of the weights and its own slots. The same seed gives the same numbers, however many processes share the work.
+copy of the weights and its own slots. The same seed gives the same numbers, however many processes share the work; in
+bfloat16 nearly the same.
 
 An episode that its environment broke has no score: it is left out of the means, counted beside them and listed.
 
@@ -48,7 +49,7 @@ def evaluate_run(
         workers: processes that act; 1 stays in this one.
         limit_s: longest time for one call of an environment, in seconds; beyond it the episode has failed.
         prompts: dataset of each task; the same episodes are then played once more, with a demonstration before each.
-        precision: what the model acts in.
+        precision: what the model acts in, see `gato_lite.load`.
         on_progress: called with episodes done and in all.
 
     Raises:

@@ -60,6 +60,9 @@ class Trainer:
         on_progress: called after every logged step.
         evaluate: gives the score of each suite; called every `config.evaluate_every_s` seconds.
         ranks: the processes that train together; the first writes.
+
+    Raises:
+        ValueError: the model was made to act in bfloat16.
     """
 
     def __init__(
@@ -77,6 +80,11 @@ class Trainer:
         self._evaluate = evaluate
         self.ranks = ranks
         self.gato = gato
+        if gato.transformer.dtype is not torch.float32:
+            raise ValueError(
+                f"a model that trains must hold float32 weights, got {gato.transformer.dtype}, in which steps are "
+                'rounded away; load it with precision="float32"'
+            )
         self.mixture = mixture
         self.run = run
         self.config = config

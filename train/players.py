@@ -1,7 +1,7 @@
 """Episodes of a run's newest checkpoint, played by several processes.
 
 Each process has its own copy of the weights and its own slots, and its environments in further processes. One that dies
-is started anew with what it has not finished; greedy actions and seeds make that the same episodes.
+is started anew with what it has not finished; greedy actions and seeds make that the same episodes (in float32).
 """
 
 from __future__ import annotations

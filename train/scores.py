@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from gato_lite.config import ActingPrecision
 from gato_lite.envs.catalogue import Task, by_suite
 from gato_lite.envs.format import Metric
 from gato_lite.train.document_scores import DocumentScore
@@ -161,6 +162,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """The task's metric in each episode, from its first seed on; None where the environment broke it."""
     documents: dict[str, DocumentScore] = {}
     """What was named, answered, translated and written, by "vision/NAME" and "text/NAME"."""
+    precision: ActingPrecision = "float32"
+    """What the model acted and wrote in."""
 
     @property
     def suite_rows(self) -> list[tuple[str, SuiteScore]]:

@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -29,7 +30,7 @@ from gato_lite.envs.dataset import Dataset, Document, Turn, write_documents
 from gato_lite.envs.reference import measure_all
 from gato_lite.tokenizers.space import SpaceTokenizer
 from gato_lite.tokenizers.text import TextTokenizer
-from gato_lite.train import cli, doctor
+from gato_lite.train import cli, doctor, players
 from gato_lite.train.cli import COMMANDS, main
 from gato_lite.train.commands import eval as eval_command
 from gato_lite.train.commands import prompt
@@ -486,6 +487,35 @@ def test_verify_and_inspect_a_run(capsys, run):
     assert json.loads(told(capsys, "inspect", run.parent / "poems", "--json")[1])[0]["n_tokens"] > 10
 
 
+@pytest.fixture
+def precisions(monkeypatch) -> list[str]:
+    """Fills with what models are loaded to act in."""
+    asked: list[str] = []
+    load = gato_lite.load
+
+    def noted(run, **how):
+        asked.append(how["precision"])
+        return load(run, **how)
+
+    for module in (gato_lite.run, players):
+        monkeypatch.setattr(module, "load", noted)
+    return asked
+
+
+def test_a_run_is_evaluated_in_bfloat16(capsys, run, tmp_path, precisions):
+    """Its episodes, its documents and its films."""
+    scores = tmp_path / "scores.json"
+    words = ["eval", run, "--tasks", "toy/FrozenLakeNotSlippery", "text/*", "--episodes", 1, "--workers", 1]
+    assert told(capsys, *words, "--json", scores)[0] == 0
+    code, out, err = told(
+        capsys, *words, "--precision", "bfloat16", "--against", scores, "--video", tmp_path, "--json", "-"
+    )
+    assert (code, precisions) == (0, ["float32"] * 2 + ["bfloat16"] * 3)
+    assert json.loads(scores.read_text())["precision"] == "float32"
+    assert json.loads(out)["precision"] == "bfloat16"
+    assert f"{scores}: acted in float32, this evaluation in bfloat16\n" in err
+
+
 def test_a_run_is_not_overwritten_but_resumed(capsys, run, tmp_path):
     arguments = ["--data", f"{run.parent / 'poems'}=2", "--out", run]
     other = ["--data", run.parent / "poems", "--out", run, "--steps", 4, "--resume"]
@@ -643,6 +673,8 @@ def test_a_report_says_what_makes_its_scores_again():
     options = eval_command.Options(run=Path("a run"), documents=30, beams=4, episodes=5, seed=7, report=Path("p.html"))
     words = "gato-lite eval 'a run' --episodes 5 --documents 30 --seed 7 --beams 4 --report p.html"
     assert eval_command._command(options) == words
+    options = replace(options, precision="bfloat16")
+    assert eval_command._command(options) == words.replace("--beams", "--precision bfloat16 --beams")
 
 
 def test_tasks_of_ones_own_ask_for_their_file(capsys, monkeypatch):

@@ -80,6 +80,13 @@ def trainer(run: Path, length: Length | None = None, config: TrainConfig = CONFI
         return Trainer(gato, mixture(config), run, config, length or Length(steps=20), **options)
 
 
+def test_a_model_that_acts_in_bfloat16_is_not_trained(tmp_path: Path) -> None:
+    gato = Gato(CONFIG.model(Vocabulary.shipped().size))
+    gato.transformer.multiply_in(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"must hold float32 weights, got torch\.bfloat16, in which steps"):
+        Trainer(gato, mixture(), tmp_path, CONFIG, Length(steps=1))
+
+
 def metrics(run: Path) -> list[dict[str, Any]]:
     """Lines of metrics, without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -33,7 +33,7 @@ class Options:
     episode: int = 10_000
     """Steps of the long episode whose cost is to stay flat."""
     precision: ActingPrecision = "float32"
-    """What the model acts in, but for comparisons of ways."""
+    """What the model acts in in the first two tables; the others say it themselves, or are of float32."""
     threads: int = 1
     """Threads inside an operation."""
     overwrite: bool = False
@@ -83,7 +83,11 @@ def run(options: Options) -> None:
     )
     if options.json is not None:
         found: list[StepSpeed | ModelSpeed | Comparison | Pace | Flatness] = [*speeds, *models, *ways, *paces, flat]
-        report = {"command": "gato-lite bench rollout", "machine": machine, "results": found}
+        report = {
+            "command": f"gato-lite bench rollout --precision {options.precision}",
+            "machine": machine,
+            "results": found,
+        }
         write_whole(options.json, to_json(report) + "\n")
     if options.figure is not None:
         from gato_lite.train.bench.rollout_figure import draw

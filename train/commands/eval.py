@@ -73,8 +73,8 @@ class Options:
     against: Annotated[Path | None, arg(metavar="RUN")] = None
     """Another run, to play the same episodes, or scores saved with --json."""
     precision: ActingPrecision = "float32"
-    """What the model acts and writes in; bfloat16 is faster where several act, on a processor that multiplies it, and
-    its scores may differ a little."""
+    """What the model acts and writes in; bfloat16 is faster for wide models, on a processor that multiplies it, and its
+    scores differ a little."""
     time_limit: Annotated[float, arg(metavar="SECONDS")] = 60.0
     """Longest time for one call of an environment; beyond it the episode has failed."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -115,6 +115,7 @@ def run(options: Options) -> None:
         scores = msgspec.structs.replace(scores, against=compare(scores, other, str(options.run), str(options.against)))
     if documents:
         scores = msgspec.structs.replace(scores, documents=_answer(options, documents))
+    scores = msgspec.structs.replace(scores, precision=options.precision)
     _show(options, scores)
     _film(options, tasks, scores)
     tell_failures(played)
@@ -177,6 +178,8 @@ def _other(options: Options, names: Sequence[str]) -> Scores | None:
 
         scores = read_scores(options.against)
         require_shared(scores, str(options.against), names, options.seed, options.episodes)
+        if scores.precision != options.precision:
+            print_note(f"{options.against}: acted in {scores.precision}, this evaluation in {options.precision}")
         return scores
     from gato_lite.run import read_run_config
 
@@ -274,6 +277,7 @@ def _command(options: Options) -> str:
     """What makes the same scores again."""
     words = ["gato-lite", "eval", str(options.run), *(["--tasks", *options.tasks] if options.tasks else [])]
     words += ["--episodes", str(options.episodes), "--documents", str(options.documents), "--seed", str(options.seed)]
+    words += ["--precision", options.precision] * (options.precision != "float32")
     words += ["--beams", str(options.beams)] * (options.beams > 1)
     words += ["--prompt"] * options.prompt + (["--prompts", *map(str, options.prompts)] if options.prompts else [])
     words += [] if options.against is None else ["--against", str(options.against)]

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gato_lite.cache import Decoder
 from gato_lite.config import PRESETS, GatoConfig
+from gato_lite.run import PRECISIONS
+from gato_lite.train.bench import rollout, rollout_ways
 from gato_lite.train.bench.measure import take_turns
 from gato_lite.train.bench.rollout import (
     BINS,
@@ -90,6 +93,26 @@ def test_guesses_stand_as_often_as_they_are_to(share: float) -> None:
 def test_a_long_episode_is_timed() -> None:
     flat = measure_flatness(50)
     assert flat.ratio == pytest.approx(flat.last_tenth_ms / flat.second_tenth_ms)
+
+
+def test_what_is_timed_acts_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "SHAPE", {**SHAPE, **SMALL})
+    monkeypatch.setitem(PRESETS, "lite-5m", GatoConfig(**{**SHAPE, **SMALL}))
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(rollout, "measure_steps", lambda gato, *_, **__: seen.append(gato.transformer.dtype))
+    monkeypatch.setattr(rollout, "Decoder", lambda gato, *of: seen.append(gato.transformer.dtype) or Decoder(gato, *of))
+    for precision, dtype in PRECISIONS.items():
+        rollout.measure_sizes(precision)
+        rollout.measure_models(precision)
+        assert seen == [dtype] * (len(seen) or 1)
+        seen.clear()
+
+
+def test_precisions_are_compared() -> None:
+    small = rollout_ways.precisions(64, 2)
+    assert list(small) == ["float32", "bfloat16"]
+    dtypes = [way.__self__.policy.gato.transformer.dtype for way in small.values()]  # type: ignore[attr-defined]
+    assert dtypes == list(PRECISIONS.values())
 
 
 def test_a_model_is_timed_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
