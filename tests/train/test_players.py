@@ -27,13 +27,13 @@ def test_results_that_nobody_waits_for_any_more(tiny: str, tmp_path: Path, capfd
     """The command was killed: its processes end without a word."""
     ours, theirs = Pipe(duplex=False)
     ours.close()
-    _play_share([("toy/FrozenLake", 1_000_000_000)], (run(tiny, tmp_path / "run"), 60.0, None, True), theirs)
+    _play_share([("toy/FrozenLake", 1_000_000_000)], (run(tiny, tmp_path / "run"), "float32", 60.0, None, True), theirs)
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_error_is_told(tiny: str, tmp_path: Path) -> None:
     ours, theirs = Pipe(duplex=False)
-    _play_share([("toy/FrozenLake", 1_000_000_000)], (tmp_path / "nothing", 60.0, None, True), theirs)
+    _play_share([("toy/FrozenLake", 1_000_000_000)], (tmp_path / "nothing", "float32", 60.0, None, True), theirs)
     error = ours.recv()
     assert isinstance(error, FileNotFoundError)
     assert "holds no run: expected the file" in str(error)
