@@ -31,7 +31,7 @@ C_COMPILERS: Final = ("gcc", "clang")
 def fixed_tokens(tokens_per_step: int, n_shard: int, context_length: int) -> int:
     """Tokens that a shard of a step is filled up to: a multiple of 64 that no shard is larger than.
 
-    A step ends with the document that reaches `tokens_per_step`, and dealing its documents out, the longest first,
+    A step ends with the document that reaches `tokens_per_step`, and dealing its documents out, each to who has least,
     makes no shard larger than the mean by more than one of them.
 
     Args:

@@ -8,6 +8,7 @@ Source: Reed et al. 2022, section 2.3 and appendix C (sampling by weight).
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -101,10 +102,10 @@ class Mixture:
         # Places are drawn before the documents are dealt out, so that shards change nothing.
         centres = _centres(np.concatenate([document.tokens.patch_intervals for document in documents]), generator)
         ends = np.cumsum([len(document.tokens.patch_intervals) for document in documents]).tolist()
-        n_all = n_shard * ranks.size
+        lengths = [len(document.tokens) for document in documents]
+        shares = _shares(lengths, min(n_shard * ranks.size, len(documents)))
         streams = []
-        for rest in range(ranks.rank, min(n_all, len(documents)), ranks.size):
-            share = range(len(documents) - 1 - rest, -1, -n_all)[::-1]  # ascending, the longest to the first
+        for share in shares[ranks.rank :: ranks.size]:
             stream = lay_out([documents[index] for index in share], [sources[index] for index in share])
             if len(stream.tokens.patch_intervals):
                 own = [centres[(ends[index - 1] if index else 0) : ends[index]] for index in share]
@@ -162,3 +163,18 @@ def _centres(intervals: npt.NDArray[np.float32], generator: np.random.Generator)
     centres = (patch_places(intervals, generator) + 0.5) / PATCH_PLACES  # (P, 2)
     drawn: npt.NDArray[np.float32] = centres[:, [0, 0, 1, 1]].astype(np.float32)
     return drawn
+
+
+def _shares(lengths: Sequence[int], n_share: int) -> list[list[int]]:
+    """Which documents each share gets, in their order: the longest first, each to who has least so far.
+
+    So no share is larger than the mean by more than one document, and short ones level what long ones left unequal.
+    Source: Graham 1969, "Bounds on multiprocessing timing anomalies" (longest processing time first).
+    """
+    shares: list[list[int]] = [[] for _ in range(n_share)]
+    held = [(0, share) for share in range(n_share)]
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        n_token, share = held[0]
+        heapq.heapreplace(held, (n_token + lengths[index], share))
+        shares[share].append(index)
+    return [sorted(share) for share in shares]

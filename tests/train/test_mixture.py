@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gato_lite.envs.dataset import Dataset
 from gato_lite.envs.dataset import Document as StoredDocument
@@ -14,7 +16,7 @@ from gato_lite.model import StreamTensors
 from gato_lite.sequence import Document, plain
 from gato_lite.tokenizers.vocabulary import Vocabulary
 from gato_lite.train.exchanges import ExchangeSource
-from gato_lite.train.mixture import Mixture
+from gato_lite.train.mixture import Mixture, _shares
 from gato_lite.train.pictures import encode_png
 from gato_lite.train.sources import ControlSource, Source, TextSource
 
@@ -159,3 +161,20 @@ def test_a_source_that_draws_another_number_is_named(n_wrong: int) -> None:
 
     with pytest.raises(ValueError, match=r"source 'odd': expected to draw \d+ documents, got \d+"):
         mixture([Wrong("odd", 8)], [1.0]).stream(0)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 16))
+def test_documents_are_dealt_out_evenly(lengths: list[int], n_share: int) -> None:
+    shares = _shares(lengths, min(n_share, len(lengths)))
+    assert sorted(itertools.chain(*shares)) == list(range(len(lengths)))
+    assert all(share == sorted(share) and share for share in shares)
+    held = [sum(lengths[index] for index in share) for share in shares]
+    assert max(held) <= sum(lengths) / len(shares) + max(lengths)
+    for whole, share in zip(held, shares, strict=True):
+        assert whole - min(lengths[index] for index in share) <= min(held)  # what came last came to who had least
+
+
+def test_short_documents_level_what_long_ones_left() -> None:
+    lengths = [256, 256, 256, *[19] * 100]
+    held = [sum(lengths[index] for index in share) for share in _shares(lengths, 2)]
+    assert max(held) - min(held) <= 19
