@@ -14,7 +14,8 @@ from pathlib import Path
 from gato_lite.envs.catalogue import by_suite
 from gato_lite.train.published import PUBLISHED, plain_name, shared_tasks
 from gato_lite.train.report_scores import THRESHOLDS, interval_above, shares_above
-from gato_lite.train.scores import Scores, read_scores
+from gato_lite.train.saved_scores import read_scores
+from gato_lite.train.scores import Scores
 
 
 def draw(scores: Scores, path: Path) -> None:

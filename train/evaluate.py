@@ -77,7 +77,7 @@ def evaluate_run(
             run, jobs, workers=workers, limit_s=limit_s, prompts=shown, precision=precision, on_progress=show
         )
         n_before += len(jobs)
-        return summarise(found, outcomes, seed)
+        return msgspec.structs.replace(summarise(found, outcomes, seed), precision=precision)
 
     scores, *others = map(play_all, plan)
     for prompted in others:

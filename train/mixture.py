@@ -166,15 +166,15 @@ def _centres(intervals: npt.NDArray[np.float32], generator: np.random.Generator)
 
 
 def _shares(lengths: Sequence[int], n_share: int) -> list[list[int]]:
-    """Which documents each share gets, in their order: the longest first, each to who has least so far.
+    """Which documents, shortest first, each share gets: from the longest on they are dealt out to who has least so far.
 
     So no share is larger than the mean by more than one document, and short ones level what long ones left unequal.
     Source: Graham 1969, "Bounds on multiprocessing timing anomalies" (longest processing time first).
     """
     shares: list[list[int]] = [[] for _ in range(n_share)]
     held = [(0, share) for share in range(n_share)]
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+    for index in reversed(range(len(lengths))):
         n_token, share = held[0]
         heapq.heapreplace(held, (n_token + lengths[index], share))
         shares[share].append(index)
-    return [sorted(share) for share in shares]
+    return [share[::-1] for share in shares]

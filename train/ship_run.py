@@ -38,7 +38,7 @@ from gato_lite.train.plans import PLANS, Plan, find_plan
 from gato_lite.train.recipes import RECIPES
 from gato_lite.train.report_data import machine
 from gato_lite.train.run_folder import LENGTHS
-from gato_lite.train.scores import read_scores
+from gato_lite.train.saved_scores import read_scores
 from gato_lite.train.shelf import shipped_name
 
 MOST_BYTES: Final = 40_000_000

@@ -55,7 +55,7 @@ def test_a_run_acts_in_bfloat16(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(players, "load", noted)
     scores = evaluate_run(run, ["classic/CartPole"], episodes=2, workers=1, precision="bfloat16")
-    assert asked == ["bfloat16"]
+    assert asked == [scores.precision] == ["bfloat16"]
     assert scores.tasks["classic/CartPole"].episodes == 2
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,7 +11,7 @@ from gato_lite.envs.catalogue import Task, find_tasks
 from gato_lite.envs.format import Score
 from gato_lite.envs.task import Measured
 from gato_lite.train.rollout import Outcome
-from gato_lite.train.scores import Scores, TaskScore, compare, read_scores, require_shared, score_task, summarise
+from gato_lite.train.scores import Scores, TaskScore, compare, score_task, summarise
 
 
 def score(mean: float) -> Score:
@@ -231,17 +230,6 @@ def test_only_episodes_that_both_played_are_compared() -> None:
 
 
 @pytest.mark.usefixtures("scale")
-@pytest.mark.parametrize("task, seed, episodes", [("toy/Taxi", 10, 3), ("toy/FrozenLake", 14, 9)])
-def test_scores_that_share_no_episode_are_told_before_the_work(task: str, seed: int, episodes: int) -> None:
-    other = played([True] * 4)
-    require_shared(other, "b.json", ["toy/FrozenLake", task], 13, 1)
-    with pytest.raises(
-        ValueError, match=f"b.json: expected .* from seed {seed}, found toy/FrozenLake from seed 10; eva"
-    ):
-        require_shared(other, "b.json", [task], seed, episodes)
-
-
-@pytest.mark.usefixtures("scale")
 def test_tasks_without_a_scale_are_compared_in_their_own_metric() -> None:
     one, other = (
         summarise(
@@ -258,20 +246,3 @@ def test_tasks_without_a_scale_are_compared_in_their_own_metric() -> None:
     only = compare(one, summarise(tasks("toy/Taxi"), outcomes("toy/Taxi", [2.0, 1.0]), 0), "A", "B")
     assert only.unpaired == ["toy/FrozenLake"]
     assert (only.suites, only.overall) == ({}, None)
-
-
-@pytest.mark.usefixtures("scale")
-def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
-    scores = played([True, False, True], failed=(1,))
-    assert scores.values == {"toy/FrozenLake": [1.0, None, 1.0]}
-    file = tmp_path / "scores.json"
-    file.write_bytes(msgspec.json.encode(scores))
-    assert read_scores(file) == scores
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(scores, values={})))
-    with pytest.raises(ValueError, match=r'scores.json: expected the values of single episodes under "values"'):
-        read_scores(file)
-    file.write_text('{"tasks": 3}')
-    with pytest.raises(
-        ValueError, match=r"scores.json: expected scores as `gato-lite eval --json` writes them: .*tasks"
-    ):
-        read_scores(file)

@@ -105,7 +105,8 @@ def run(options: Options) -> None:
     prompts = _prompts(options, names)
     other = _other(options, names)
 
-    scores = _evaluate(options, options.run, names, prompts) if names else Scores(tasks={}, suites={})
+    nothing = Scores(tasks={}, suites={}, precision=options.precision)
+    scores = _evaluate(options, options.run, names, prompts) if names else nothing
     played = [scores]
     if scores.prompted is not None:
         played.append(scores.prompted)
@@ -115,7 +116,6 @@ def run(options: Options) -> None:
         scores = msgspec.structs.replace(scores, against=compare(scores, other, str(options.run), str(options.against)))
     if documents:
         scores = msgspec.structs.replace(scores, documents=_answer(options, documents))
-    scores = msgspec.structs.replace(scores, precision=options.precision)
     _show(options, scores)
     _film(options, tasks, scores)
     tell_failures(played)
@@ -174,7 +174,7 @@ def _other(options: Options, names: Sequence[str]) -> Scores | None:
     if options.against is None:
         return None
     if options.against.is_file():
-        from gato_lite.train.scores import read_scores, require_shared
+        from gato_lite.train.saved_scores import read_scores, require_shared
 
         scores = read_scores(options.against)
         require_shared(scores, str(options.against), names, options.seed, options.episodes)
