@@ -57,7 +57,8 @@ class Reader:
         """What came of reading `path`, with `kind` "read", "refused" or "raised"; to die or to hang fails the test."""
         if self._process is None:
             command = [sys.executable, str(Path(__file__).with_name("fuzz_reader.py"))]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            # Arrow's own allocator may reserve a gigabyte of addresses at once, which is all that the reader has.
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 env=environment, bufsize=1,
